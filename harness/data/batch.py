@@ -1,0 +1,124 @@
+"""The one type every data family gives: frames, trajectories over them, perturbations, splits and truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mechanisms:
+    """Linear-Gaussian mechanisms of e environments; environment 0 is control (u0).
+
+    Attributes
+    ----------
+    graph : (e, d_v, d_v), strictly lower triangular L_vv; row k holds the weights into responsive latent k.
+    graph_invariant : (e, d_v, d_i), L_vi.
+    lagged : (e, d_v, d_v), B; zeros where the process has no time.
+    mean : (e, d_v), μ_v.
+    variance : (e, d_v), β_v > 0.
+    """
+
+    graph: Tensor
+    graph_invariant: Tensor
+    lagged: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a generator knows and a model must not see.
+
+    Attributes
+    ----------
+    responsive : (m, d_v) true responsive latents of each frame.
+    invariant : (m, d_i) true invariant latents of each frame.
+    responsive_names, invariant_names : names of the columns.
+    periodic : names of latents that are angles and close on themselves.
+    mechanisms : of control and each single perturbation, in the order of ``perturbations``; None where the
+        process is not linear-Gaussian.
+    """
+
+    responsive: Tensor
+    invariant: Tensor
+    responsive_names: tuple[str, ...]
+    invariant_names: tuple[str, ...]
+    periodic: tuple[str, ...] = ()
+    mechanisms: Mechanisms | None = None
+
+
+@dataclass(frozen=True)
+class PerturbationData:
+    """A data set of perturbed cells (or images), the same type for every family.
+
+    A *frame* is one observation of one cell at one time. A *row* is a cell's trajectory: ``index[r, 0]`` is
+    its control frame (for a snapshot, its paired control; for a time course, the state before the
+    perturbation acts) and ``index[r, 1:]`` are the frames under ``u[r]``. A snapshot screen so has T = 2.
+
+    Attributes
+    ----------
+    frames : (m, features) float32, or (m, 3, height, width) uint8 images. Each observation once.
+    index : (n, T) int64 rows of ``frames``, T >= 2.
+    u : (n, p) float32; one-hot, two-hot for a double, zero for control rows.
+    condition : (n,) int64 into ``conditions``.
+    conditions : names; ``conditions[0] == "control"``; a double is ``A+B``, members in sorted order.
+    perturbations : p names, the columns of ``u``.
+    splits : name -> (k,) int64 rows. Always ``train``, ``validation`` and ``test`` (held-out cells of
+        conditions seen in training), and one for each name in ``ood``. They are disjoint, and no frame
+        of ``validation``, ``test`` or an OOD split's perturbed frames is in ``train``.
+    ood : splits whose conditions are predicted, not seen; scored per condition.
+    pairs : column 0 of ``index`` holds true pairs (same invariant noise, or the same cell earlier); where
+        False it holds controls drawn at random within the split, which training may draw anew.
+    targets : (p, d_v) bool, the responsive latents each perturbation acts on; None where unknown.
+    truth : latents and mechanisms, where a generator knows them.
+    feature_names : names of features (genes), empty for images.
+    excluded : condition -> why it is in no split.
+    quality : numbers about the data worth logging, e.g. distance to the nearest stored image.
+    """
+
+    frames: Tensor
+    index: Tensor
+    u: Tensor
+    condition: Tensor
+    conditions: tuple[str, ...]
+    perturbations: tuple[str, ...]
+    splits: dict[str, Tensor]
+    ood: tuple[str, ...]
+    pairs: bool
+    fingerprint: str
+    targets: Tensor | None = None
+    truth: Truth | None = None
+    feature_names: tuple[str, ...] = ()
+    excluded: dict[str, str] = field(default_factory=dict)
+    quality: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        missing = {"train", "validation", "test", *self.ood} - set(self.splits)
+        if missing:
+            raise ValueError(f"splits lack {', '.join(sorted(missing))}")
+        if self.index.ndim != 2 or self.index.shape[1] < 2:
+            raise ValueError(f"index must be (rows, T >= 2), got {tuple(self.index.shape)}")
+        if self.conditions[0] != "control":
+            raise ValueError(f"conditions[0] must be 'control', got {self.conditions[0]!r}")
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of one frame: ``(features,)`` or ``(3, height, width)``."""
+        return tuple(self.frames.shape[1:])
+
+    @property
+    def is_image(self) -> bool:
+        """Whether frames are images."""
+        return self.frames.ndim == 4
+
+    def control_rows(self, split: str) -> Tensor:
+        """Rows of ``split`` that are control cells, (k,) int64."""
+        rows = self.splits[split]
+        return rows[self.condition[rows] == 0]
+
+    def as_float(self, frames: Tensor) -> Tensor:
+        """Frames as float32: images scaled to [0, 1], vectors as they are."""
+        return frames.float() / 255.0 if frames.dtype == torch.uint8 else frames
