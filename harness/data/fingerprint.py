@@ -1,0 +1,48 @@
+"""What a dataset is, as a short hash, without building it (a dry run renders nothing)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.trial_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
+
+#: Raised by hand when a generator's or reader's output changes for the same fields.
+GENERATOR_VERSION = 1
+
+#: Fields that say where data lie or how they were written down, not what they are.
+_NOT_CONTENT = ("path", "meshes", "cache_dir", "preset")
+#: Fields of PerturbseqData that only the simulator reads.
+_SIMULATED_ONLY = ("environments", "doubles", "cells", "test_cells", "double_cells", "genes", "library_size")
+_SIMULATED_ONLY += ("dispersion", "process")
+
+
+def fingerprint(spec: AnyDataSpec) -> str:
+    """Sixteen hex digits naming the data ``spec`` gives.
+
+    Generated data: the generator's fields, `GENERATOR_VERSION` and, for images, what determines pixels.
+    Files: a hash of their content and the reader's options; the path does not count.
+
+    Raises
+    ------
+    UserError
+        If a file or folder the spec names cannot be read.
+    """
+    fields: dict[str, Any] = spec.model_dump(mode="json")
+    for key in _NOT_CONTENT:
+        fields.pop(key, None)
+    content: dict[str, Any] = {"version": GENERATOR_VERSION}
+    if isinstance(spec, Causal3DIdentData):
+        from harness.data.causal3dident.variant import renderer_variant
+
+        content["pixels"] = renderer_variant(spec)
+    if isinstance(spec, PerturbseqData) and spec.path is not None:
+        from harness.data.digest import file_digest
+
+        content["file"] = file_digest(Path(spec.path))
+        for key in _SIMULATED_ONLY:
+            fields.pop(key)
+    text = json.dumps([fields, content], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

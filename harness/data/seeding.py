@@ -1,0 +1,27 @@
+"""Random streams derived from (seed, purpose), so that no stream depends on the order of another's draws."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+
+
+def derive(seed: int, *purpose: str | int) -> int:
+    """A 63-bit seed for one purpose.
+
+    Parameters
+    ----------
+    seed
+        The user's seed.
+    purpose
+        Words and numbers naming the stream, e.g. ``("batches", epoch)``.
+    """
+    text = json.dumps([seed, *purpose])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator for one purpose; see `derive`."""
+    return torch.Generator(device=device).manual_seed(derive(seed, *purpose))
