@@ -1,0 +1,185 @@
+"""The sentences under a study's tables: what was averaged, what was not, and what the marks mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.study.records import AxisValue, Record, Records
+from harness.study.statistics import above_untrained
+from harness.study.tables import (
+    MCC,
+    NOT_ABOVE_UNTRAINED,
+    NOT_BETTER_THAN_BASELINE,
+    WARNED,
+    Table,
+    axis_text,
+)
+
+#: Longest list of names in a sentence; the rest are counted.
+MOST_NAMES = 8
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A study's prediction: for which values of an axis the truth is identified.
+
+    Attributes
+    ----------
+    axis : the axis of the grid.
+    statement : the prediction as the user wrote it.
+    identifies : axis value -> predicted to identify.
+    """
+
+    axis: str
+    statement: str
+    identifies: Mapping[AxisValue, bool]
+
+
+def notes(
+    records: Records,
+    made: Sequence[Table],
+    *,
+    oracle_selection: bool = False,
+    expectation: Expectation | None = None,
+    most: int = MOST_NAMES,
+) -> list[str]:
+    """Footnotes of a study's tables, in reading order.
+
+    Parameters
+    ----------
+    records
+        All records of the study.
+    made
+        The tables, whose marks are explained.
+    oracle_selection
+        The study selected on truth or test scores.
+    expectation
+        The study's prediction, to stand beside what was measured.
+    most
+        Longest list of names in one sentence.
+    """
+    lines = [_interval_note(records), *_mark_notes(made, records)]
+    if oracle_selection:
+        lines.append("ORACLE SELECTION: this study selects on truth or test scores; its best cells are optimistic.")
+    if expectation is not None:
+        lines += _expectation_notes(records, expectation)
+    lines += _unfinished_notes(records, most)
+    lines += _warning_notes(records, most)
+    lines += _excluded_notes(records, most)
+    return lines + _not_finite_notes(records)
+
+
+def _interval_note(records: Records) -> str:
+    seeds = ", ".join(map(str, records.seeds)) or "none"
+    done = records.finished
+    most = max((len(cell) for cell in done.group(lambda record: record.cell).values()), default=0)
+    if most == 1:
+        return f"One finished seed a cell (seeds {seeds}): no interval can be given."
+    return (
+        f"Each cell: mean ± half-width of the 95 % t-interval over seeds {seeds}; "
+        "a score without ± rests on one value. Baselines vary over data sets, not seeds."
+    )
+
+
+def _mark_notes(made: Sequence[Table], records: Records) -> list[str]:
+    marks = set().union(*(table.marks for table in made))
+    lines = []
+    if NOT_ABOVE_UNTRAINED in marks:
+        lines.append(
+            f"{NOT_ABOVE_UNTRAINED} Not above the untrained encoder: the mean does not exceed the upper end of the "
+            "95 % interval that the untrained encoders of the same seeds reach (their value, where there is one seed)."
+        )
+    elif records.estimate(f"{MCC}_untrained"):
+        lines.append("Every MCC lies above the 95 % interval of its untrained encoder.")
+    if NOT_BETTER_THAN_BASELINE in marks:
+        lines.append(f"{NOT_BETTER_THAN_BASELINE} Not better than the best baseline on the same data.")
+    if WARNED in marks:
+        lines.append(f"{WARNED} The evaluation left a warning, below.")
+    return lines
+
+
+def _expectation_notes(records: Records, expectation: Expectation) -> list[str]:
+    lines = [f"Predicted: {expectation.statement}."]
+    for value in records.axis_values(expectation.axis):
+        group = records.on(expectation.axis, value)
+        for model in group.models:
+            lines.append(_measured(group.where(model=model), expectation, value, model))
+    return lines
+
+
+def _measured(group: Records, expectation: Expectation, value: AxisValue, model: str) -> str:
+    predicted = expectation.identifies.get(value)
+    words = {True: "identifies", False: "does not identify", None: "nothing"}
+    score, untrained = group.estimate(MCC), group.estimate(f"{MCC}_untrained")
+    where = f"  {model} at {expectation.axis} = {axis_text(value)}: predicted {words[predicted]}; measured"
+    if score is None:
+        return f"{where} nothing yet."
+    if untrained is None:
+        return f"{where} MCC {score.mean:.2f}, without an untrained encoder to compare with."
+    side = "above" if above_untrained(score, untrained) else "not above"
+    return f"{where} MCC {score.mean:.2f}, {side} the untrained encoder's interval (mean {untrained.mean:.2f})."
+
+
+def _unfinished_notes(records: Records, most: int) -> list[str]:
+    lines = []
+    for state, words in (("failed", "failed"), ("pruned", "pruned"), ("running", "running"), ("waiting", "waiting")):
+        group = records.where(state=state)
+        if not len(group):
+            continue
+        trials = "1 trial is" if len(group) == 1 else f"{len(group)} trials are"
+        verdict = {"failed": "1 trial" if len(group) == 1 else f"{len(group)} trials"}.get(state, trials)
+        head = f"{verdict} {words} and in no mean"
+        if state in ("running", "waiting"):
+            lines.append(f"{head}.")
+            continue
+        lines.append(f"{head}:")
+        lines += _listed([f"{_trial_name(record)}: {record.failure or 'no reason recorded'}" for record in group], most)
+    return lines
+
+
+def _trial_name(record: Record) -> str:
+    return f"{record.cell} · seed {record.seed}"
+
+
+def _listed(items: Sequence[str], most: int) -> list[str]:
+    shown = [f"  {item}" for item in items[:most]]
+    return shown if len(items) <= most else [*shown, f"  and {len(items) - most} more (all in trials.csv)"]
+
+
+def _warning_notes(records: Records, most: int) -> list[str]:
+    found: dict[str, list[Record]] = {}
+    for record in records.finished:
+        for warning in dict.fromkeys(record.warnings):
+            found.setdefault(warning, []).append(record)
+    lines = []
+    for warning, group in found.items():
+        cells = list(dict.fromkeys(record.cell for record in group))
+        trials = "1 trial" if len(group) == 1 else f"{len(group)} trials"
+        lines.append(f"Warning in {trials}: {warning} - in {_names(cells, most)}.")
+    return lines
+
+
+def _excluded_notes(records: Records, most: int) -> list[str]:
+    reasons: dict[str, dict[str, None]] = {}
+    for record in records:
+        for condition, reason in record.excluded.items():
+            reasons.setdefault(reason, {})[condition] = None
+    lines = []
+    for reason, conditions in reasons.items():
+        count = "1 condition" if len(conditions) == 1 else f"{len(conditions)} conditions"
+        lines.append(f"Excluded, {count} ({reason}): {_names(list(conditions), most)}.")
+    return lines
+
+
+def _names(names: Sequence[str], most: int) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _not_finite_notes(records: Records) -> list[str]:
+    broken = {name: value.not_finite for name in records.metrics if (value := records.estimate(name))}
+    lost = [name for name, count in broken.items() if count]
+    # A metric without a single finite value has no estimate at all.
+    lost += [name for name in records.metrics if name not in broken]
+    return [f"Not finite in some finished trials, and left out of the means: {', '.join(lost)}."] if lost else []

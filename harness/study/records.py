@@ -1,0 +1,153 @@
+"""Results as records, and the one query object from which every table and figure is made.
+
+A failed or pruned trial is a record too: it is counted and named, and never averaged in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from harness.study.statistics import Estimate, estimate
+
+AxisValue = str | int | float | bool | None
+
+FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trial and what is known of it.
+
+    Attributes
+    ----------
+    trial_id : sixteen hex digits.
+    cell : readable name of the point (model and setting) that the trial's seeds share.
+    model : label of the model, unique among the models of a study.
+    axes : value on each axis of the grid that this model has; a data axis is named ``data.<field>``.
+    seed : of initialisation and batches.
+    state : waiting, running, finished, failed or pruned.
+    metrics : flat MLflow names -> final values.
+    baselines : ``baseline/<name>/ood/<split>/<metric>`` -> values.
+    warnings : sentences the evaluation left, e.g. about collapsed latents.
+    failure : why the trial failed or was stopped.
+    excluded : condition -> why it could not be scored.
+    fingerprint : of the data, which baselines belong to.
+    """
+
+    trial_id: str
+    cell: str
+    model: str
+    axes: Mapping[str, AxisValue]
+    seed: int
+    state: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    failure: str | None = None
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    @property
+    def data_axes(self) -> dict[str, AxisValue]:
+        """The axes that change the data, hence the baselines."""
+        return {axis: value for axis, value in self.axes.items() if is_data_axis(axis)}
+
+
+def is_data_axis(axis: str) -> bool:
+    """Whether an axis of the grid changes the data rather than the model or its training."""
+    return axis.startswith("data.")
+
+
+class Records:
+    """An immutable list of records with the questions a table asks of it.
+
+    Parameters
+    ----------
+    records
+        In the order in which rows shall appear.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._records = tuple(records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
+
+    def where(self, **fields: object) -> Records:
+        """Records whose named fields equal the given values; axes are asked for with ``on``."""
+        return self.filter(lambda record: all(getattr(record, name) == value for name, value in fields.items()))
+
+    def on(self, axis: str, value: AxisValue) -> Records:
+        """Records at one value of an axis; a model without the axis has the value None."""
+        return self.filter(lambda record: record.axes.get(axis) == value)
+
+    def filter(self, keep: Callable[[Record], bool]) -> Records:
+        """Records for which ``keep`` is true, in order."""
+        return Records(record for record in self._records if keep(record))
+
+    def group(self, key: Callable[[Record], Hashable]) -> dict[Hashable, Records]:
+        """Records by key; groups and records stay in order of first appearance."""
+        groups: dict[Hashable, list[Record]] = {}
+        for record in self._records:
+            groups.setdefault(key(record), []).append(record)
+        return {name: Records(members) for name, members in groups.items()}
+
+    @property
+    def finished(self) -> Records:
+        """Records that ran to their end; only these have scores."""
+        return self.where(state=FINISHED)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Labels of the models, in order of first appearance."""
+        return tuple(dict.fromkeys(record.model for record in self._records))
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Axes that any model has, in order of first appearance."""
+        return tuple(dict.fromkeys(axis for record in self._records for axis in record.axes))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds, rising."""
+        return tuple(sorted({record.seed for record in self._records}))
+
+    def axis_values(self, axis: str) -> tuple[AxisValue, ...]:
+        """Values seen on an axis: numbers rising, then words in order of first appearance."""
+        seen = dict.fromkeys(record.axes[axis] for record in self._records if axis in record.axes)
+        numbers = sorted(v for v in seen if isinstance(v, int | float) and not isinstance(v, bool))
+        return (*numbers, *(v for v in seen if not isinstance(v, int | float) or isinstance(v, bool)))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of metrics in any finished record, in order of first appearance."""
+        return tuple(dict.fromkeys(name for record in self.finished for name in record.metrics))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits with OOD scores in any finished record, in order of first appearance."""
+        return tuple(dict.fromkeys(name.split("/")[1] for name in self.metrics if name.startswith("ood/")))
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """Mean and interval of a metric over the finished records that have it."""
+        return estimate(record.metrics[metric] for record in self.finished if metric in record.metrics)
+
+    @property
+    def baseline_names(self) -> tuple[str, ...]:
+        """Baselines in any finished record, in order of first appearance."""
+        names = (name.split("/")[1] for record in self.finished for name in record.baselines)
+        return tuple(dict.fromkeys(names))
+
+    def baseline(self, name: str, metric: str) -> Estimate | None:
+        """Mean and interval of a baseline's metric over data sets.
+
+        A baseline belongs to the data, not to a model or seed: trials that share a data set count once.
+        """
+        key = f"baseline/{name}/{metric}"
+        groups = self.finished.group(lambda record: record.fingerprint).values()
+        means = (estimate(record.baselines[key] for record in group if key in record.baselines) for group in groups)
+        return estimate(mean.mean for mean in means if mean is not None)

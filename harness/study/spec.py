@@ -1,0 +1,347 @@
+"""The study file as types: what is compared, how it is searched, where it runs, what it expects.
+
+``models`` and ``data`` stay as the mappings the file gives: the grid completes them, and only a completed
+setting can be judged (``latent_dim: 4`` alone leaves no room for the default ``responsive_dim``, with a grid
+over ``responsive_dim`` it does). ``harness.study.plan`` turns them into checked ``TrialSpec`` objects.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
+
+from harness.trial_spec import AnyDataSpec, AnyModelSpec, EvaluateSpec, Part, TrainSpec
+
+Scalar = bool | int | float | str | None
+Lines = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list is no tuple, which strict mode would insist on
+
+#: Names that the root folder uses itself, so that no study's folder may have them.
+RESERVED_NAMES = ("cache", "mlartifacts", "mlruns")
+
+_ORACLE_METRICS = ("identifiability/", "ood/", "conditions/")
+
+
+# -------------------------------------------------------------------------------------------- objective
+
+
+class ObjectiveSpec(Part):
+    """What a search optimises and a running best is judged by."""
+
+    metric: str = Field(description="validation/...; a metric of truth or test needs oracle: true")
+    direction: Literal["minimize", "maximize"]
+    oracle: bool = Field(False, description="select on truth or test; every table is then marked so")
+
+    @model_validator(mode="after")
+    def _selects_on_validation(self) -> ObjectiveSpec:
+        if self.metric.startswith("validation/"):
+            if self.oracle:
+                raise ValueError(f"oracle: true belongs to a metric of truth or test, and {self.metric} is neither")
+        elif not self.metric.startswith(_ORACLE_METRICS):
+            raise ValueError(
+                f"metric {self.metric!r} cannot select; use validation/..., or with oracle: true one of "
+                f"{', '.join(prefix + '...' for prefix in _ORACLE_METRICS)}"
+            )
+        elif not self.oracle:
+            raise ValueError(
+                f"metric {self.metric!r} looks at truth or test cells; use validation/loss, "
+                "or say oracle: true to mark the study as selected by an oracle"
+            )
+        return self
+
+
+def _as_list(value: object) -> object:
+    """One objective may be written without the list."""
+    return [value] if isinstance(value, dict) else value
+
+
+Objectives = Annotated[tuple[ObjectiveSpec, ...], Field(strict=False, min_length=1), BeforeValidator(_as_list)]
+
+
+# ----------------------------------------------------------------------------------------------- search
+
+
+class AxisSpec(Part):
+    """One axis of a search: a range (``low``, ``high``) or a list of ``choices``.
+
+    A range is over integers where ``low``, ``high`` and ``step`` are integers, else over floats.
+    """
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = Field(False, description="uniform in the logarithm")
+    step: int | float | None = Field(None, gt=0)
+    choices: Annotated[tuple[Scalar, ...], Field(strict=False, min_length=1)] | None = None
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the range is over integers."""
+        ends = (self.low, self.high, 1 if self.step is None else self.step)
+        return self.choices is None and all(isinstance(end, int) for end in ends)
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> AxisSpec:
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.step is not None or self.log:
+                raise ValueError("give either choices or low and high, not both")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("give both low and high, or choices")
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low} must lie below high {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log: true needs low above 0, found {self.low}")
+        if self.log and self.step is not None:
+            raise ValueError("log: true and step exclude each other")
+        return self
+
+
+class SearchSpec(Part):
+    """A search by Optuna; one proposal is a point, run with every seed."""
+
+    sampler: Literal["tpe", "nsga2", "random"] = Field("tpe", description="default: nsga2 for several objectives")
+    trials: int = Field(ge=1, description="proposals; each runs once a seed")
+    space: dict[str, AxisSpec] = Field(min_length=1)
+    pruner: Literal["median", "none"] = Field("none", description="never applied to grid cells")
+
+
+# ---------------------------------------------------------------------------------------------- compute
+
+
+class ComputeSpec(Part):
+    """Where and how trials run; apart from ``precision`` and ``threads`` no part of a trial's identity."""
+
+    cluster: Literal["inline", "local", "slurm"] = "local"
+    profile: str | None = Field(None, description="YAML profile of the cluster, used with cluster: slurm")
+    workers: int | None = Field(None, ge=1, description="processes at once with cluster: local; default: all CPUs")
+    retries: int = Field(1, ge=0, description="times a trial is run again after its process died")
+    trials_per_job: int = Field(1, ge=1, description="trials one job runs, one after another")
+    max_failures: int | None = Field(None, ge=0, description="stop submitting after more failed trials than this")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: int = Field(1, ge=1, description="CPU threads a trial uses; part of its result")
+    pack: int = Field(1, ge=1, description="trials in one batched model; only 1 is available")
+
+    @field_validator("pack")
+    @classmethod
+    def _nothing_to_pack_with(cls, pack: int) -> int:
+        if pack != 1:
+            raise ValueError(
+                "batched packing is not available, so pack can only be 1; "
+                "trials_per_job runs several trials in one job, one after another"
+            )
+        return pack
+
+    @model_validator(mode="after")
+    def _slurm_needs_profile(self) -> ComputeSpec:
+        if self.cluster == "slurm" and self.profile is None:
+            raise ValueError("cluster: slurm needs profile, the YAML file that describes the cluster")
+        return self
+
+
+class ProfileSpec(Part):
+    """A SLURM cluster as jobs of this project use it (a file in ``slurm/``); resources are those of one job."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    reservation: str | None = None
+    gpus: int = Field(0, ge=0, description="GPUs a job")
+    gpu_type: str | None = Field(None, description="name in GRES, e.g. a100")
+    cpus: int = Field(1, ge=1, description="CPUs a job")
+    memory_gb: float | None = Field(None, gt=0, description="default: the partition's")
+    time_minutes: int = Field(60, ge=1, description="time limit of a job")
+    array_parallelism: int = Field(64, ge=1, description="jobs of an array that run at once")
+    array_limit: int = Field(1000, ge=1, description="largest array the cluster takes, MaxArraySize - 1")
+    max_timeouts: int = Field(3, ge=0, description="times a job that hit its limit is requeued")
+    signal_seconds: int = Field(90, ge=1, description="warning before the time limit, to write a checkpoint")
+    constraint: str | None = None
+    nodelist: str | None = None
+    exclude: str | None = Field(None, description="nodes not to use")
+    setup: Lines = Field((), description="shell lines before the job's own command")
+    srun_args: Lines = Field((), description="arguments for srun")
+    additional: dict[str, str | int] = Field({}, description="further sbatch options, by their long names")
+
+    @model_validator(mode="after")
+    def _gpu_type_needs_gpus(self) -> ProfileSpec:
+        if self.gpu_type is not None and self.gpus == 0:
+            raise ValueError("gpu_type needs gpus: 1 or more")
+        return self
+
+
+# --------------------------------------------------------------------------------- tracking, expectation
+
+
+class TrackingSpec(Part):
+    """Where MLflow keeps the study."""
+
+    uri: str | None = Field(None, description="MLflow tracking URI; default: a database in the study root")
+    experiment: str | None = Field(None, min_length=1, description="default: the study's name")
+
+
+_COMPARISON = re.compile(r"\s*(<=|>=|==|!=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+
+
+class ExpectSpec(Part):
+    """A study's prediction, stated before it runs: where on one axis the latents should be recovered."""
+
+    axis: str = Field(description="a grid key, or model")
+    identifies_where: str | Annotated[tuple[Scalar, ...], Field(strict=False)] = Field(
+        description='a comparison, ">= 4", or a list of values'
+    )
+
+    @model_validator(mode="after")
+    def _is_comparison(self) -> ExpectSpec:
+        where = self.identifies_where
+        if isinstance(where, str) and _COMPARISON.fullmatch(where) is None:
+            raise ValueError(f'identifies_where {where!r} is neither a comparison such as ">= 4" nor a list of values')
+        return self
+
+    def predicts(self, value: object) -> bool:
+        """Whether identification is expected at this value of the axis."""
+        where = self.identifies_where
+        if not isinstance(where, str):
+            return value in where
+        match = _COMPARISON.fullmatch(where)
+        if match is None or not isinstance(value, int | float):
+            return False
+        return _OPERATORS[match[1]](value, float(match[2]))
+
+
+# ------------------------------------------------------------------------------------------------ study
+
+
+def _count_or_list(value: object) -> object:
+    """``seeds: 5`` means 0 to 4."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise ValueError(f"seeds is {value}, but at least one seed is needed: a count from 1 on, or a list")
+        return list(range(value))
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"seeds is {value!r}, but must be a count such as 3, or a list such as [0, 1, 2]")
+    return value
+
+
+Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1), BeforeValidator(_count_or_list)
+]
+GridValues = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
+
+
+class StudySpec(Part):
+    """One study, from its YAML file; ``harness.study.load`` reads it, ``harness.study.plan`` checks its cells.
+
+    Grid and search keys: a bare key (``sparsity``, ``alignment.weight``) is that field of every model that has
+    it, ``models.<kind>.<field>`` of one kind only; ``data.``, ``train.`` and ``evaluate.`` name those parts.
+    """
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of the study's folder; default: the file's"
+    )
+    description: str = ""
+    models: tuple[dict[str, Any], ...] = Field(
+        strict=False, min_length=1, description="each a kind and any of its fields"
+    )
+    data: dict[str, Any] = Field(description="a kind and any of its fields")
+    grid: dict[str, GridValues] = Field({}, description="{field: [values]}; cells are all combinations")
+    search: SearchSpec | None = None
+    seeds: Seeds = Field((0, 1, 2), description="a count, or a list")
+    train: TrainSpec = TrainSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+    objective: Objectives = (ObjectiveSpec(metric="validation/loss", direction="minimize"),)
+    compute: ComputeSpec = ComputeSpec()
+    tracking: TrackingSpec = TrackingSpec()
+    expect: ExpectSpec | None = None
+
+    @property
+    def oracle_selection(self) -> bool:
+        """Whether an objective looks at truth or test; such a study is tagged and its tables are marked."""
+        return any(objective.oracle for objective in self.objective)
+
+    @property
+    def experiment(self) -> str:
+        """Name of the MLflow experiment."""
+        return self.tracking.experiment or self.name
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_free(cls, name: str) -> str:
+        if name.lower() in RESERVED_NAMES:
+            raise ValueError(f"name {name!r} is a folder of the study root's own; choose another")
+        return name
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("seeds names a seed twice; each runs once")
+        return seeds
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sampler_for_objectives(cls, value: Any) -> Any:
+        search = value.get("search") if isinstance(value, dict) else None
+        objective = value.get("objective") if isinstance(value, dict) else None
+        if isinstance(search, dict) and "sampler" not in search and isinstance(objective, list) and len(objective) > 1:
+            return {**value, "search": {**search, "sampler": "nsga2"}}
+        return value
+
+    @model_validator(mode="after")
+    def _pruner_has_one_curve(self) -> StudySpec:
+        if self.search is None or self.search.pruner == "none":
+            return self
+        if len(self.objective) > 1:
+            raise ValueError("search.pruner: median needs a single objective; with several use pruner: none")
+        if self.oracle_selection:
+            raise ValueError(
+                "search.pruner: median needs a validation/ objective, since truth is not measured while training"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _expectation_names_an_axis(self) -> StudySpec:
+        if self.expect is None:
+            return self
+        axes = ("model", *self.grid, *(self.search.space if self.search else ()))
+        if self.expect.axis not in axes:
+            raise ValueError(
+                f"expect.axis {self.expect.axis!r} is no axis of this study; its axes are {', '.join(axes)}"
+            )
+        return self
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a study file, for editors: with ``base``, and with nothing required that may be inherited."""
+    schema = StudySpec.model_json_schema()
+    parts: dict[str, Any] = {}
+    kinds: dict[str, Any] = {"models": AnyModelSpec, "data": AnyDataSpec}
+    for key, kind in kinds.items():
+        part = TypeAdapter(kind).json_schema()
+        schema["$defs"].update(part.pop("$defs"))
+        parts[key] = part
+    for definition in schema["$defs"].values():
+        # a discriminated part is recognised by its kind, which an editor should therefore ask for
+        if "kind" in definition.get("properties", {}) and "const" in definition["properties"]["kind"]:
+            definition["required"] = ["kind"]
+    properties = schema["properties"]
+    properties["models"]["items"] = parts["models"]
+    properties["data"] = {**parts["data"], "description": properties["data"]["description"]}
+    properties["seeds"] = {**properties["seeds"], "type": ["integer", "array"], "minimum": 1}
+    objectives = properties["objective"]
+    properties["objective"] = {"anyOf": [objectives["items"], objectives], "default": objectives["default"]}
+    properties["base"] = {"type": "string", "description": "study file to inherit from, relative to this one"}
+    schema.pop("required", None)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Study"
+    return schema

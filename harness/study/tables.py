@@ -1,0 +1,228 @@
+"""What a study's tables say, apart from how they look: rows, columns, marks and footnotes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from harness.study.records import AxisValue, Record, Records
+from harness.study.statistics import Direction, Estimate, above_untrained, better
+
+MCC = "identifiability/mcc"
+MISSING = "-"
+NOT_ABOVE_UNTRAINED = "†"
+NOT_BETTER_THAN_BASELINE = "‡"
+WARNED = "*"
+
+#: How model kinds are written in prose.
+PRETTY = {"perturbed_vae": "PerturbedVAE", "cite_vae": "CITE-VAE", "beta_vae": "β-VAE"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric as a column.
+
+    Attributes
+    ----------
+    metric : flat MLflow name.
+    title : heading.
+    direction : which way is better; None where a comparison would mean nothing.
+    decimals : digits after the point; None for a scale that is only known from the values.
+    """
+
+    metric: str
+    title: str
+    direction: Direction | None = None
+    decimals: int | None = 2
+
+    @property
+    def untrained(self) -> str:
+        """Name of the same score of the untrained encoder, where one is logged."""
+        return f"{self.metric}_untrained"
+
+
+IDENTIFIABILITY = (
+    Column(MCC, "MCC", "higher"),
+    Column(f"{MCC}_untrained", "MCC untrained"),
+    Column(f"{MCC}_shuffled", "MCC shuffled"),
+    Column("identifiability/r2_responsive", "R² responsive", "higher"),
+    Column("identifiability/r2_invariant", "R² invariant", "higher"),
+)
+OOD = (
+    Column("rmse_relative", "RMSE rel.", "lower", 3),
+    Column("rmse_relative_mean", "RMSE rel. of mean", "lower", 3),
+    Column("pearson_delta", "Pearson Δ", "higher"),
+    Column("r2", "R²", "higher"),
+    Column("energy_distance", "energy dist.", "lower", None),
+)
+VALIDATION = Column("validation/loss", "validation loss", "lower", None)
+
+
+def ood_columns(split: str) -> tuple[Column, ...]:
+    """The OOD columns of one split."""
+    return tuple(replace(column, metric=f"ood/{split}/{column.metric}") for column in OOD)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A table cell: an estimate (None: there is none) and a mark that a footnote explains."""
+
+    estimate: Estimate | None
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model's setting, or a baseline; ``labels`` stand under the table's ``heads``."""
+
+    labels: tuple[str, ...]
+    scores: tuple[Score, ...]
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table: ``heads`` name the label columns, ``columns`` the scores."""
+
+    title: str
+    heads: tuple[str, ...]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def marks(self) -> set[str]:
+        """Marks in use, which need a footnote."""
+        marks = {score.mark for row in self.rows for score in row.scores}
+        return (marks | {WARNED for row in self.rows if row.labels[0].endswith(WARNED)}) - {""}
+
+    def texts(self, row: Row) -> list[str]:
+        """The row's scores as text, each ``mean ± half-width``."""
+        return [self._text(row, index) for index in range(len(self.columns))]
+
+    def _text(self, row: Row, index: int) -> str:
+        if row.baseline and not self.columns[index].metric.startswith("ood/"):
+            return ""  # a baseline has no latents: nothing is missing
+        return score_text(row.scores[index], self._decimals(index))
+
+    def _decimals(self, index: int) -> int:
+        fixed = self.columns[index].decimals
+        if fixed is not None:
+            return fixed
+        estimates = (row.scores[index].estimate for row in self.rows)
+        return decimals_for(abs(value.mean) for value in estimates if value is not None)
+
+
+def decimals_for(values: Iterable[float]) -> int:
+    """Digits after the point that show three significant ones of the largest value, 0 to 5."""
+    largest = max(values, default=0.0)
+    return 2 if largest == 0 else min(5, max(0, 2 - math.floor(math.log10(largest))))
+
+
+def score_text(score: Score, decimals: int) -> str:
+    """``0.87 ± 0.03†``; ``0.87`` alone for one seed; ``-`` for none."""
+    value = score.estimate
+    if value is None:
+        return MISSING
+    spread = "" if value.half_width is None else f" ± {value.half_width:.{decimals}f}"
+    mean = round(value.mean, decimals) + 0.0  # + 0.0: what rounds to zero must not read as -0.00
+    return f"{mean:.{decimals}f}{spread}{score.mark}"
+
+
+def axis_text(value: AxisValue) -> str:
+    """An axis value as a user would write it in YAML."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def model_text(model: str) -> str:
+    """A model's label with its kind as it is written in prose."""
+    kind, space, rest = model.partition(" ")
+    return PRETTY.get(kind, kind) + space + rest
+
+
+def axis_title(axis: str) -> str:
+    """An axis as a heading: dots and underscores open to a space, so that headings wrap."""
+    return axis.replace("_", " ").replace(".", " ")
+
+
+def tables(records: Records, *, combined: bool = True) -> list[Table]:
+    """Every table of a study, those without a score left out.
+
+    Parameters
+    ----------
+    records
+        All of the study's records, unfinished ones included.
+    combined
+        Put identifiability and OOD scores side by side where there is a single OOD split.
+
+    Returns
+    -------
+    list of Table
+        At least one; without any score, a table that lists the cells with the validation loss.
+    """
+    have = {column.metric for column in _known_columns(records) if records.estimate(column.metric)}
+    identifiability = tuple(column for column in IDENTIFIABILITY if column.metric in have)
+    splits = {split: tuple(c for c in ood_columns(split) if c.metric in have) for split in records.splits}
+    splits = {split: columns for split, columns in splits.items() if columns}
+    if combined and identifiability and len(splits) == 1:
+        ((split, columns),) = splits.items()
+        return [_table(records, f"Identifiability, and prediction of {_split_title(split)}", identifiability + columns)]
+    made = [_table(records, "Identifiability", identifiability)] if identifiability else []
+    made += [_table(records, f"Prediction of {_split_title(split)}", columns) for split, columns in splits.items()]
+    return made or [_table(records, "Validation", (VALIDATION,))]
+
+
+def _known_columns(records: Records) -> list[Column]:
+    return [*IDENTIFIABILITY, *(column for split in records.splits for column in ood_columns(split))]
+
+
+def _split_title(split: str) -> str:
+    return f"unseen perturbations ({split})"
+
+
+def _table(records: Records, title: str, columns: tuple[Column, ...]) -> Table:
+    heads = ("model", *records.axes, "seeds")
+    rows = [_row(group, records, columns) for group in records.group(lambda record: record.cell).values()]
+    if any(column.metric.startswith("ood/") for column in columns):
+        rows += _baseline_rows(records, columns)
+    return Table(title, heads, columns, tuple(rows))
+
+
+def _row(cell: Records, records: Records, columns: Sequence[Column]) -> Row:
+    first = next(iter(cell))
+    done = cell.finished
+    name = model_text(first.model) + (WARNED if any(record.warnings for record in done) else "")
+    seeds = str(len(done)) if len(done) == len(cell) else f"{len(done)} of {len(cell)}"
+    peers = records.filter(lambda record: record.data_axes == first.data_axes)
+    scores = tuple(_score(cell, peers, column) for column in columns)
+    return Row((name, *(axis_text(first.axes.get(axis)) for axis in records.axes), seeds), scores)
+
+
+def _score(cell: Records, peers: Records, column: Column) -> Score:
+    value = cell.estimate(column.metric)
+    if value is None or column.direction is None:
+        return Score(value)
+    untrained = cell.estimate(column.untrained)
+    if untrained is not None and not above_untrained(value, untrained, column.direction):
+        return Score(value, NOT_ABOVE_UNTRAINED)
+    rivals = [peers.baseline(name, column.metric) for name in peers.baseline_names]
+    if any(rival is not None and not better(value.mean, rival.mean, column.direction) for rival in rivals):
+        return Score(value, NOT_BETTER_THAN_BASELINE)
+    return Score(value)
+
+
+def _baseline_rows(records: Records, columns: Sequence[Column]) -> list[Row]:
+    rows = []
+    for group in records.finished.group(lambda record: tuple(record.data_axes.items())).values():
+        shared: Record = next(iter(group))
+        for name in group.baseline_names:
+            scores = tuple(Score(group.baseline(name, column.metric)) for column in columns)
+            if not any(score.estimate for score in scores):
+                continue
+            axes = (axis_text(shared.data_axes[axis]) if axis in shared.data_axes else "" for axis in records.axes)
+            rows.append(Row((name.replace("_", " "), *axes, ""), scores, baseline=True))
+    return rows
