@@ -1,0 +1,356 @@
+"""How well learned latents recover the true ones: MCC, R², leakage and the graph.
+
+Everything is fitted on one random half of the cells and scored on the other. A learned block may be larger or
+smaller than the true one, constant, or collapsed: that gives numbers and a named warning, never NaN. NaN *in* the
+latents is refused, because a diverged encoder has no score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import rankdata
+
+from harness.evaluation.regression import kernel_r2, linear_r2
+from harness.evaluation.scores import Array, Index, Mask, Scores, as_matrix, is_constant
+
+#: Most rows in the fitting and in the scoring half of a kernel regression: its cost grows with their cube.
+KERNEL_ROWS = 512
+#: Shufflings behind ``mcc_shuffled``.
+SHUFFLES = 20
+#: A learned latent is active if its sd exceeds this share of the largest sd in its block.
+ACTIVE = 0.01
+#: Fewest rows scored: each half must hold the three folds of the kernel search.
+FEWEST_ROWS = 12
+
+Halves = tuple[Index, Index]
+Regression = Callable[[Array, Sequence[Array], Array, Sequence[Array]], list[float]]
+
+
+@dataclass(frozen=True)
+class IdentifiabilityScores(Scores):
+    """Scores, and which learned responsive latent was matched to each true one.
+
+    Attributes
+    ----------
+    assignment : for each true responsive latent the index of its learned one, −1 where there was none left.
+    """
+
+    assignment: tuple[int, ...] = ()
+
+
+def identifiability_scores(
+    learned_responsive: ArrayLike,
+    learned_invariant: ArrayLike,
+    true_responsive: ArrayLike,
+    true_invariant: ArrayLike,
+    *,
+    responsive_names: Sequence[str] = (),
+    invariant_names: Sequence[str] = (),
+    periodic: Sequence[str] = (),
+    seed: int,
+) -> IdentifiabilityScores:
+    """All identifiability scores of one trial.
+
+    Parameters
+    ----------
+    learned_responsive, learned_invariant
+        (n, a) and (n, b) learned latents, n >= 12; a block may have no columns.
+    true_responsive, true_invariant
+        (n, d_v) and (n, d_i) true latents of the same cells; periodic ones in radians.
+    responsive_names, invariant_names
+        Names of the true columns; needed only where some are periodic.
+    periodic
+        Names of true latents that are angles; unknown names are refused.
+    seed
+        Governs the halves, the subset of the kernel regressions and the shuffles.
+
+    Returns
+    -------
+    Scores with these values:
+
+    mcc
+        Mean correlation coefficient of the responsive block. |Pearson| between every true and every learned
+        latent, Hungarian matching on the first half; the matched |correlations| of the second half, summed and
+        divided by the number of *true* factors, so that an unmatched factor counts 0. For a periodic factor the
+        correlation is the linear-circular one (Mardia): of the latent with its best linear combination of
+        (cos, sin), fitted on the first half.
+    mcc_spearman
+        The same on ranks of the latents (for a periodic factor: rank of the learned latent against (cos, sin)).
+    mcc_active
+        The sum behind ``mcc`` divided by max(true, active learned latents). Active: sd above 1 % of the block's
+        largest. It does not reward latents learned in excess.
+    mcc_shuffled
+        ``mcc`` when the learned rows are shuffled against the truth, mean of 20 shuffles: chance at these sizes
+        for features that know nothing. Features that know *something* score far more by chance; an untrained
+        encoder is the null for them.
+    r2_responsive, r2_invariant
+        R² of each true latent from the learned block of the same kind, averaged over factors: kernel ridge (RBF;
+        3-fold search over α and γ, standardised), see ``regression.kernel_r2``; at most 512 rows to fit and 512
+        to score (published: 5 × 2,048 and 10 × 2,048). A periodic factor is the pair (cos, sin) with one R².
+        Not clipped: below 0 means worse than the mean.
+    r2_linear
+        R² of the true responsive latents from the learned responsive block by least squares, all rows.
+    leakage
+        R² of the true responsive latents from the learned *invariant* block by the same kernel ridge. It need
+        not be 0 in a perfect model: where the truth has edges from invariant to responsive latents, the true
+        invariant block predicts the responsive one too.
+
+    Raises
+    ------
+    NonFiniteError
+        NaN or infinity in an array, which it names.
+    ValueError
+        Rows that disagree or are too few, no true factor, names that do not fit.
+
+    Notes
+    -----
+    Source: von Kügelgen et al. 2021 (R²), Hyvärinen & Morioka 2016 (MCC); the denominators are this project's.
+    """
+    learned_v, learned_i, true_v, true_i = _checked(
+        learned_responsive, learned_invariant, true_responsive, true_invariant
+    )
+    circular_v, circular_i = _periodic_masks(periodic, responsive_names, invariant_names, true_v, true_i)
+    warnings = [
+        *_collapse_warnings(learned_v, "learned responsive latent"),
+        *_collapse_warnings(learned_i, "learned invariant latent"),
+        *_constant_warnings(true_v, responsive_names, "responsive"),
+        *_constant_warnings(true_i, invariant_names, "invariant"),
+    ]
+    halves = _halves(len(true_v), seed)
+    matched = _Matching(learned_v, true_v, circular_v, halves)
+    ranked = _Matching(learned_v, true_v, circular_v, halves, ranked=True)
+    values = {
+        "mcc": matched.total / true_v.shape[1],
+        "mcc_spearman": ranked.total / true_v.shape[1],
+        "mcc_active": matched.total / max(true_v.shape[1], _active(learned_v)),
+        "mcc_shuffled": _shuffled(learned_v, true_v, circular_v, halves),
+    }
+    factors_v, factors_i = _factors(true_v, circular_v), _factors(true_i, circular_i)
+    some = halves[0][:KERNEL_ROWS], halves[1][:KERNEL_ROWS]
+    values["r2_responsive"] = _mean_r2(kernel_r2, learned_v, factors_v, some)
+    values["r2_invariant"] = _mean_r2(kernel_r2, learned_i, factors_i, some)
+    values["r2_linear"] = _mean_r2(linear_r2, learned_v, factors_v, halves)
+    values["leakage"] = _mean_r2(kernel_r2, learned_i, factors_v, some)
+    return IdentifiabilityScores(values, tuple(warnings), matched.assignment)
+
+
+def mcc(learned: ArrayLike, true: ArrayLike, *, periodic: Sequence[bool] = (), seed: int) -> float:
+    """``mcc`` of ``identifiability_scores`` alone; between two trials' latents it is their agreement.
+
+    Parameters
+    ----------
+    learned, true
+        (n, a) and (n, d) latents of the same cells, n >= 12.
+    periodic
+        d flags, true where a column of ``true`` is an angle in radians; empty for none.
+    seed
+        Governs the halves.
+
+    Raises
+    ------
+    NonFiniteError, ValueError
+        As ``identifiability_scores``.
+    """
+    ours, theirs = as_matrix(learned, "learned latents"), as_matrix(true, "true latents")
+    _check_rows(ours, theirs)
+    circular = np.asarray(periodic, dtype=bool) if len(periodic) else np.zeros(theirs.shape[1], dtype=bool)
+    if len(circular) != theirs.shape[1]:
+        raise ValueError(f"{len(circular)} periodic flags for {theirs.shape[1]} true latents")
+    return float(_Matching(ours, theirs, circular, _halves(len(theirs), seed)).total / theirs.shape[1])
+
+
+def graph_f1(
+    learned: ArrayLike,
+    true: ArrayLike,
+    assignment: Sequence[int],
+    *,
+    threshold: float = 0.25,
+    learned_scale: ArrayLike | None = None,
+    true_scale: ArrayLike | None = None,
+) -> float:
+    """F1 of the directed edges among responsive latents, learned latents renamed by their MCC match.
+
+    Parameters
+    ----------
+    learned, true
+        (a, a) and (d, d) weights, row k the weights into latent k; or (e, a, a) and (e, d, d) over environments,
+        where an edge is present if it is in any of them.
+    assignment
+        d indices into the learned latents, −1 for none (``IdentifiabilityScores.assignment``). Edges of a true
+        latent without match are missed; edges among learned latents without match are not counted.
+    threshold
+        An edge is |weight| >= threshold (published for the learned graph: 0.25).
+    learned_scale, true_scale
+        (a,) and (d,) sd of the latents. Where given, weights are first put in those units (w_kl · sd_l / sd_k):
+        the theorem leaves the scale of a latent free, and with it that of its raw weights.
+
+    Returns
+    -------
+    F1 in [0, 1]; 1 where neither graph has an edge, 0 where only one of them has.
+
+    Raises
+    ------
+    ValueError
+        Shapes or assignment that do not fit.
+    """
+    learned_edges = _edges(learned, learned_scale, threshold)
+    true_edges = _edges(true, true_scale, threshold)
+    match = np.asarray(assignment, dtype=np.int64)
+    if len(match) != len(true_edges) or (len(match) and match.max() >= len(learned_edges)):
+        raise ValueError(f"assignment {tuple(match)} does not map {len(true_edges)} onto {len(learned_edges)} latents")
+    found = learned_edges[np.ix_(match, match)] & (match >= 0)[:, None] & (match >= 0)[None, :]
+    hits = int((found & true_edges).sum())
+    total = int(found.sum()) + int(true_edges.sum())
+    return 2.0 * hits / total if total else 1.0
+
+
+class _Matching:
+    """Hungarian matching on one half, |correlations| on the other."""
+
+    def __init__(self, learned: Array, true: Array, circular: Mask, halves: Halves, *, ranked: bool = False) -> None:
+        ours, theirs = [learned[half] for half in halves], [true[half] for half in halves]
+        if ranked:
+            ours = [_ranks(half, np.zeros(half.shape[1], dtype=bool)) for half in ours]
+            theirs = [_ranks(half, circular) for half in theirs]
+        fitted, scored = _correlations(*ours, *theirs, circular)
+        rows, columns = linear_sum_assignment(-fitted)
+        assignment = np.full(true.shape[1], -1)
+        assignment[rows] = columns
+        self.assignment: tuple[int, ...] = tuple(int(a) for a in assignment)
+        self.total = float(scored[rows, columns].sum())
+
+
+def _correlations(
+    learned_fit: Array, learned_score: Array, true_fit: Array, true_score: Array, circular: Mask
+) -> tuple[Array, Array]:
+    """|Correlation| of each true with each learned latent, (d, a), on the fitting and on the scoring half."""
+    fitted = np.abs(_unit(true_fit).T @ _unit(learned_fit))
+    scored = np.abs(_unit(true_score).T @ _unit(learned_score))
+    for k in np.flatnonzero(circular):
+        pair, held_out = _cos_sin(true_fit[:, k]), _cos_sin(true_score[:, k])
+        centre = pair.mean(axis=0)
+        weights = np.linalg.lstsq(pair - centre, learned_fit - learned_fit.mean(axis=0), rcond=None)[0]
+        fitted[k] = np.abs((_unit((pair - centre) @ weights) * _unit(learned_fit)).sum(axis=0))
+        scored[k] = np.abs((_unit((held_out - centre) @ weights) * _unit(learned_score)).sum(axis=0))
+    return fitted, scored
+
+
+def _unit(values: Array) -> Array:
+    """Columns centred and of length one; constant columns become zero, so that they correlate with nothing."""
+    centred = values - values.mean(axis=0)
+    length = np.sqrt((centred**2).sum(axis=0))
+    flat = is_constant(values)
+    return np.where(flat, 0.0, centred / np.where(flat, 1.0, length))
+
+
+def _cos_sin(angle: Array) -> Array:
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _factors(true: Array, circular: Mask) -> list[Array]:
+    """One (n, 1) array a factor, (n, 2) for a periodic one."""
+    return [_cos_sin(true[:, k]) if circular[k] else true[:, k : k + 1] for k in range(true.shape[1])]
+
+
+def _ranks(values: Array, circular: Mask) -> Array:
+    """Columns replaced by their ranks, except angles: an angle has no order."""
+    if values.shape[1] == 0:
+        return values
+    return np.where(circular, values, rankdata(values, axis=0))
+
+
+def _shuffled(learned: Array, true: Array, circular: Mask, halves: Halves) -> float:
+    rng = np.random.default_rng(halves[0])  # a stream of its own, which follows from the seed
+    totals = [_Matching(learned[rng.permutation(len(learned))], true, circular, halves).total for _ in range(SHUFFLES)]
+    return float(np.mean(totals) / true.shape[1])
+
+
+def _mean_r2(regression: Regression, learned: Array, factors: list[Array], halves: Halves) -> float:
+    if learned.shape[1] == 0:
+        return 0.0
+    fit, score = halves
+    return float(
+        np.mean(regression(learned[fit], [f[fit] for f in factors], learned[score], [f[score] for f in factors]))
+    )
+
+
+def _active(learned: Array) -> int:
+    """Learned latents that vary: sd above ``ACTIVE`` of the block's largest, and not constant."""
+    if learned.shape[1] == 0:
+        return 0
+    spread = learned.std(axis=0)
+    return int(np.count_nonzero((spread > ACTIVE * spread.max()) & ~is_constant(learned)))
+
+
+def _halves(rows: int, seed: int) -> Halves:
+    order = np.random.default_rng([seed, 0]).permutation(rows)
+    return order[: rows // 2], order[rows // 2 :]
+
+
+def _edges(weights: ArrayLike, scale: ArrayLike | None, threshold: float) -> Mask:
+    """(d, d) bool: |weight|, largest over environments, at or above the threshold."""
+    array = np.abs(np.asarray(weights, dtype=np.float64))
+    if array.ndim == 3:
+        array = array.max(axis=0)
+    if array.ndim != 2 or array.shape[0] != array.shape[1]:
+        raise ValueError(f"a graph must be (d, d) or (environments, d, d), got shape {np.shape(weights)}")
+    if scale is not None:
+        spread = np.asarray(scale, dtype=np.float64)
+        array = array * spread[None, :] / np.where(spread > 0, spread, np.inf)[:, None]
+    edges: Mask = array >= threshold
+    return edges
+
+
+def _checked(*arrays: ArrayLike) -> tuple[Array, Array, Array, Array]:
+    names = ("learned responsive latents", "learned invariant latents", "true responsive latents")
+    v, i, true_v, true_i = (as_matrix(a, n) for a, n in zip(arrays, (*names, "true invariant latents"), strict=True))
+    _check_rows(v, true_v)
+    _check_rows(i, true_i)
+    _check_rows(v, true_i)
+    return v, i, true_v, true_i
+
+
+def _check_rows(learned: Array, true: Array) -> None:
+    if len(learned) != len(true):
+        raise ValueError(f"learned and true latents have {len(learned)} and {len(true)} rows; they must be the same")
+    if len(true) < FEWEST_ROWS:
+        raise ValueError(f"{len(true)} cells are too few to fit and score; at least {FEWEST_ROWS} are needed")
+    if true.shape[1] == 0:
+        raise ValueError("there is no true latent to recover")
+
+
+def _periodic_masks(
+    periodic: Sequence[str], names_v: Sequence[str], names_i: Sequence[str], true_v: Array, true_i: Array
+) -> tuple[Mask, Mask]:
+    masks = []
+    for names, true in ((names_v, true_v), (names_i, true_i)):
+        if len(names) not in (0, true.shape[1]):
+            raise ValueError(f"{len(names)} names for {true.shape[1]} true latents")
+        masks.append(np.array([n in periodic for n in names] or [False] * true.shape[1], dtype=bool))
+    unknown = set(periodic) - set(names_v) - set(names_i)
+    if unknown:
+        raise ValueError(f"periodic names no true latent: {', '.join(sorted(unknown))}")
+    return masks[0], masks[1]
+
+
+def _collapse_warnings(learned: Array, what: str) -> list[str]:
+    if learned.shape[1] == 0:
+        return [f"there is no {what}; its scores count 0"]
+    flat = is_constant(learned)
+    spread = learned.std(axis=0)
+    faint = (spread <= ACTIVE * spread.max()) & ~flat
+    found = [f"{what} {j} is constant and correlates with nothing" for j in np.flatnonzero(flat)]
+    found += [f"{what} {j} has collapsed to under 1 % of the block's largest sd" for j in np.flatnonzero(faint)]
+    return found
+
+
+def _constant_warnings(true: Array, names: Sequence[str], kind: str) -> list[str]:
+    return [
+        f"true {kind} latent {names[k] if names else k} is constant in these cells and counts 0"
+        for k in map(int, np.flatnonzero(is_constant(true)))
+    ]
