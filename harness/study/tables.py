@@ -198,21 +198,31 @@ def _row(cell: Records, records: Records, columns: Sequence[Column]) -> Row:
     name = model_text(first.model) + (WARNED if any(record.warnings for record in done) else "")
     seeds = str(len(done)) if len(done) == len(cell) else f"{len(done)} of {len(cell)}"
     peers = records.filter(lambda record: record.data_axes == first.data_axes)
-    scores = tuple(_score(cell, peers, column) for column in columns)
+    scores = tuple(Score(cell.estimate(column.metric), cell_mark(cell, peers, column)) for column in columns)
     return Row((name, *(axis_text(first.axes.get(axis)) for axis in records.axes), seeds), scores)
 
 
-def _score(cell: Records, peers: Records, column: Column) -> Score:
+def cell_mark(cell: Records, peers: Records, column: Column) -> str:
+    """The mark a cell's score carries: not above its untrained encoder, or not better than the best baseline.
+
+    Parameters
+    ----------
+    cell
+        Records of one point.
+    peers
+        Records on the same data, whose baselines it is compared with.
+    column
+        The score; without a direction there is nothing to compare.
+    """
     value = cell.estimate(column.metric)
     if value is None or column.direction is None:
-        return Score(value)
+        return ""
     untrained = cell.estimate(column.untrained)
     if untrained is not None and not above_untrained(value, untrained, column.direction):
-        return Score(value, NOT_ABOVE_UNTRAINED)
+        return NOT_ABOVE_UNTRAINED
     rivals = [peers.baseline(name, column.metric) for name in peers.baseline_names]
-    if any(rival is not None and not better(value.mean, rival.mean, column.direction) for rival in rivals):
-        return Score(value, NOT_BETTER_THAN_BASELINE)
-    return Score(value)
+    beaten = all(rival is None or better(value.mean, rival.mean, column.direction) for rival in rivals)
+    return "" if beaten else NOT_BETTER_THAN_BASELINE
 
 
 def _baseline_rows(records: Records, columns: Sequence[Column]) -> list[Row]:
