@@ -15,8 +15,17 @@ GENERATOR_VERSION = 1
 #: Fields that say where data lie or how they were written down, not what they are.
 _NOT_CONTENT = ("path", "meshes", "cache_dir", "preset")
 #: Fields of PerturbseqData that only the simulator reads.
-_SIMULATED_ONLY = ("environments", "doubles", "cells", "test_cells", "double_cells", "genes", "library_size")
-_SIMULATED_ONLY += ("dispersion", "process")
+_SIMULATED_ONLY: tuple[str, ...] = (
+    "environments",
+    "doubles",
+    "cells",
+    "test_cells",
+    "double_cells",
+    "genes",
+    "library_size",
+    "dispersion",
+    "process",
+)
 
 
 def fingerprint(spec: AnyDataSpec) -> str:

@@ -1,0 +1,120 @@
+"""What every latent model offers to training and evaluation."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from harness.models.networks import ConvDecoder, ConvEncoder, InputTransform, LinearPlusMLP
+
+
+class Loss(NamedTuple):
+    """A batch's objective and what it is made of.
+
+    Attributes
+    ----------
+    total : scalar to minimise
+    terms : name -> scalar, detached; ``reconstruction``, ``kl_responsive``, ... in nats a cell
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class Latents(NamedTuple):
+    """Posterior means of n cells: ``responsive`` (n, d_v) and ``invariant`` (n, d_i)."""
+
+    responsive: Tensor
+    invariant: Tensor
+
+
+class LatentModel(nn.Module):
+    """Base of all models: inputs, networks, and the four things asked of a model.
+
+    Frames come *prepared* (see `InputTransform.prepare`), except where a docstring says otherwise.
+
+    Parameters
+    ----------
+    shape
+        Shape of one frame.
+    latent_dim, hidden, layers
+        Sizes.
+    network
+        ``mlp``, ``conv`` or ``auto`` (conv for images that are not reduced by a PCA).
+    input_pca
+        Principal components kept of an input, or None.
+    likelihood_variance
+        Fixed variance of the Gaussian likelihood, on transformed inputs.
+    features
+        Size of the encoder's output.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        latent_dim: int,
+        hidden: int,
+        layers: int,
+        network: str,
+        input_pca: int | None,
+        likelihood_variance: float,
+        features: int,
+    ) -> None:
+        super().__init__()
+        self.likelihood_variance = likelihood_variance
+        self.transform = InputTransform(shape, input_pca)
+        seen = self.transform.input_shape
+        if network == "conv" and len(seen) != 3:
+            raise ValueError(f"network: conv needs images, but a frame has shape {tuple(shape)}; use network: mlp")
+        self.encoder: nn.Module
+        self.decoder: nn.Module
+        if network == "conv" or (network == "auto" and len(seen) == 3):
+            self.encoder = ConvEncoder(seen, hidden, features)
+            self.decoder = ConvDecoder(latent_dim, hidden, seen)
+        else:
+            flat = int(torch.tensor(seen).prod())
+            self.encoder = nn.Sequential(nn.Flatten(), LinearPlusMLP(flat, hidden, features, layers))
+            self.decoder = nn.Sequential(LinearPlusMLP(latent_dim, hidden, flat, layers), nn.Unflatten(1, seen))
+
+    def mechanism_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the structural layer, which learn at a rate of their own."""
+        return []
+
+    def loss(self, frames: Tensor, u: Tensor, kl_weight: float, generator: torch.Generator | None) -> Loss:
+        """Objective of a batch.
+
+        Parameters
+        ----------
+        frames : (n, T, ...) trajectories of prepared frames, the control frame first
+        u : (n, p) perturbations
+        kl_weight
+            Warm-up factor in [0, 1] on all KL terms.
+        generator
+            Source of the reparametrisation noise; None uses posterior means.
+        """
+        raise NotImplementedError
+
+    def encode(self, frames: Tensor, u: Tensor) -> Latents:
+        """Posterior means of the last frame's latents; arguments as in `loss`."""
+        raise NotImplementedError
+
+    def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        """Cells under ``u`` that began as ``control``, ``steps`` frames later.
+
+        Parameters
+        ----------
+        control : (n, ...) prepared control frames
+        u : (n, p) perturbations, seen or unseen combinations
+
+        Returns
+        -------
+        (n, *shape) in the units of float frames; the likelihood's mean, without observation noise.
+        """
+        raise NotImplementedError
+
+    def penalised_graph(self) -> Tensor | None:
+        """Learned control graph L_vv, (d_v, d_v), or None where the model has none."""
+        return None

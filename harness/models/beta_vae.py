@@ -1,0 +1,54 @@
+"""β-VAE without u: the control that must fail to identify."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.models.base import LatentModel, Latents, Loss
+from harness.models.gaussian import Gaussian, kl_to_centred, negative_log_likelihood
+
+
+class BetaVAE(LatentModel):
+    """Independent standard-normal latents, no perturbations (Higgins et al. 2017).
+
+    It has no responsive or invariant block: both are all latents, the most generous reading for a control. Its
+    prediction for any perturbation is the reconstructed control cell.
+
+    Parameters
+    ----------
+    shape
+        Shape of one frame.
+    kl
+        β, weight of the KL term.
+    latent_dim, options
+        See `LatentModel`.
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, latent_dim: int, kl: float, **options: Any) -> None:
+        super().__init__(shape, latent_dim=latent_dim, features=2 * latent_dim, **options)
+        self.kl = kl
+
+    def _infer(self, x: Tensor) -> Gaussian:
+        mean, log_variance = self.encoder(self.transform.inputs(x)).chunk(2, dim=1)
+        return Gaussian(mean, log_variance)
+
+    def loss(self, frames: Tensor, u: Tensor, kl_weight: float, generator: torch.Generator | None) -> Loss:
+        x = frames[:, -1]
+        posterior = self._infer(x)
+        decoded = self.decoder(posterior.sample(generator))
+        inputs = self.transform.inputs(x)
+        reconstruction = negative_log_likelihood(inputs, decoded, self.likelihood_variance).mean()
+        kl = kl_to_centred(posterior, torch.ones_like(posterior.mean)).sum(1).mean()
+        bound = (reconstruction + self.kl * kl).detach()
+        terms = {"reconstruction": reconstruction.detach(), "kl": kl.detach(), "bound": bound}
+        return Loss(reconstruction + kl_weight * self.kl * kl, terms)
+
+    def encode(self, frames: Tensor, u: Tensor) -> Latents:
+        mean = self._infer(frames[:, -1]).mean
+        return Latents(mean, mean)
+
+    def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        return self.transform.restore(self.decoder(self._infer(control).sample(generator)))

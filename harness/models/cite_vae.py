@@ -1,0 +1,84 @@
+"""CITE-VAE (Jiang et al., KDD 2026, arXiv 2605.25581): latents whose mechanisms act over time.
+
+The paper states the ingredients; the equations are our reconstruction (MODELS.md, B):
+
+    z_{v,0} as a snapshot under control mechanisms
+    z_{v,t} := B(u) z_{v,t−1} + L_vv(u) z_{v,t} + L_vi(u) z_i + n_{v,t}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.models.base import Latents, Loss
+from harness.models.causal_vae import CausalVAE, Encoded
+from harness.models.gaussian import Gaussian
+from harness.models.scm import Mechanism
+
+
+class CiteVAE(CausalVAE):
+    """Responsive latents over T frames, with lagged and instantaneous edges, and an invariant part they share.
+
+    A snapshot screen is T = 2: a control cell, then the perturbed cell.
+
+    Parameters
+    ----------
+    shape
+        Shape of one frame.
+    options
+        See `CausalVAE`.
+    """
+
+    def __init__(self, shape: tuple[int, ...], **options: Any) -> None:
+        super().__init__(shape, **options)
+
+    def _infer_trajectory(self, frames: Tensor, u: Tensor) -> tuple[list[Gaussian], Gaussian, list[Tensor]]:
+        """Posteriors of each time's responsive part, of the shared z_i, and each frame's own invariant mean."""
+        n, times = frames.shape[:2]
+        under = self._perturbations(u, times)
+        encoded: Encoded = self.infer(frames.transpose(0, 1).flatten(0, 1), torch.cat(under))
+        means = encoded.responsive.mean.split(n)
+        log_variances = encoded.responsive.log_variance.split(n)
+        responsive = [Gaussian(m, v) for m, v in zip(means, log_variances, strict=True)]
+        each = encoded.invariant.mean.split(n)
+        variance = torch.stack(encoded.invariant.variance.split(n)).mean(0)
+        return responsive, Gaussian(torch.stack(each).mean(0), variance.log()), list(each)
+
+    @staticmethod
+    def _perturbations(u: Tensor, times: int) -> list[Tensor]:
+        """u at each time: control at the first, ``u`` after it."""
+        return [torch.zeros_like(u), *[u] * (times - 1)]
+
+    def _mechanisms_over_time(self, u: Tensor, times: int) -> list[Mechanism]:
+        start, after = self.mechanisms(torch.zeros_like(u)), self.mechanisms(u)
+        return [start, *[after] * (times - 1)]
+
+    def loss(self, frames: Tensor, u: Tensor, kl_weight: float, generator: torch.Generator | None) -> Loss:
+        n, times = frames.shape[:2]
+        responsive, invariant, each = self._infer_trajectory(frames, u)
+        inputs = self.transform.inputs(frames.flatten(0, 1)).unflatten(0, (n, times))
+        mechanisms = self._mechanisms_over_time(u, times)
+        terms = self.trajectory_bound(inputs, responsive, invariant, mechanisms, generator)
+        return self.assemble(terms, each, times, kl_weight)
+
+    def encode(self, frames: Tensor, u: Tensor) -> Latents:
+        times = frames.shape[1]
+        responsive, invariant, _ = self._infer_trajectory(frames, u)
+        latents: Tensor | None = None
+        for posterior, mechanism in zip(responsive, self._mechanisms_over_time(u, times), strict=True):
+            latents = self.latents_of(posterior.mean, invariant.mean, mechanism, latents)
+        assert latents is not None
+        return Latents(latents, invariant.mean)
+
+    def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        start = torch.zeros_like(u)
+        posterior, invariant = self.infer(control, start)
+        z_i = invariant.sample(generator)
+        latents = self.latents_of(posterior.sample(generator), z_i, self.mechanisms(start), None)
+        mechanism = self.mechanisms(u)
+        for _ in range(steps):
+            latents = self.draw_latents(mechanism, z_i, latents, generator)
+        return self.to_frames(latents, z_i)

@@ -1,0 +1,295 @@
+"""The training loop: epochs, validation, checkpoints; resumable at any instant with the same numbers.
+
+Nothing random is carried from one epoch to the next: batches, pairs and noise of an epoch derive from (seed, purpose,
+epoch), so that a checkpoint at the end of an epoch is all a resumed run needs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.data.batch import PerturbationData
+from harness.data.seeding import generator
+from harness.errors import TrialFailure, TrialStopped
+from harness.models import LatentModel
+from harness.training import checkpoint
+from harness.training.pairing import Pairing
+from harness.trial_spec import TrainSpec
+
+#: A latent dimension is active when its posterior mean varies more than this over cells (Burda et al. 2016).
+ACTIVE_VARIANCE = 0.01
+
+
+@dataclass(frozen=True)
+class TrainingFiles:
+    """Where training writes, all in the trial's folder."""
+
+    metrics: Path
+    checkpoint: Path
+    stop: Path
+
+    @classmethod
+    def under(cls, folder: Path) -> TrainingFiles:
+        """The files of a trial folder."""
+        return cls(folder / "metrics.jsonl", folder / "checkpoint.pt", folder / "stop")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training ends with: the best validation, the last epoch's metrics, and how long it took in all."""
+
+    best_epoch: int
+    epochs: int
+    metrics: dict[str, float]
+    seconds: float
+
+
+class Trainer:
+    """Fits one model to one dataset.
+
+    Parameters
+    ----------
+    model
+        On ``device``, its input transform already fitted.
+    data
+        The data; frames are prepared once and kept on ``device``.
+    spec
+        How to train.
+    pairing
+        Which control stands beside each cell.
+    seed
+        The trial's seed.
+    kl_warmup
+        Fraction of the epochs over which KL weights rise linearly from 0 to 1.
+    precision
+        ``float32``, or ``bfloat16`` autocast.
+    files
+        Where to write.
+    """
+
+    def __init__(
+        self,
+        model: LatentModel,
+        data: PerturbationData,
+        spec: TrainSpec,
+        *,
+        pairing: Pairing,
+        seed: int,
+        kl_warmup: float,
+        precision: str,
+        device: torch.device,
+        files: TrainingFiles,
+    ) -> None:
+        self.model, self.data, self.spec, self.pairing = model, data, spec, pairing
+        self.seed, self.kl_warmup, self.precision = seed, kl_warmup, precision
+        self.device, self.files = device, files
+        with torch.no_grad():
+            self.prepared = model.transform.prepare(data.frames.to(device))
+        self.u = data.u.to(device)
+        fast = model.mechanism_parameters()
+        chosen = {id(parameter) for parameter in fast}
+        slow = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+        rate = spec.learning_rate
+        groups: list[dict[str, Any]] = [{"params": slow, "lr": rate, "base": rate}]
+        if fast:
+            groups.append({"params": fast, "lr": rate * spec.mechanism_rate, "base": rate * spec.mechanism_rate})
+        self.optimizer = torch.optim.Adam(groups)
+        self.epoch = 0
+        self.best = math.inf
+        self.best_epoch = 0
+        self.since_best = 0
+        self.seconds = 0.0
+        self.best_state: dict[str, Tensor] = self._weights()
+        self.last: dict[str, float] = {}
+
+    # -- the loop -----------------------------------------------------------------------------------------
+
+    def run(self, on_epoch: Callable[[int], None] | None = None) -> Trained:
+        """Train to the end, from a checkpoint where there is one, and leave the best weights in the model.
+
+        Raises
+        ------
+        TrialFailure
+            If the loss or a parameter becomes NaN or infinite.
+        TrialStopped
+            If a ``stop`` file appears; a checkpoint is written first.
+        """
+        self._resume()
+        saved_at = time.monotonic()
+        while self.epoch < self.spec.epochs and not self._out_of_patience():
+            started = time.monotonic()
+            self.epoch += 1
+            metrics = self._train_epoch()
+            due = self.epoch % self.spec.validate_every == 0 or self.epoch == self.spec.epochs
+            if due:
+                metrics |= self._validate()
+                self._remember_best(metrics["validation/loss"])
+            self.last |= metrics
+            self.seconds += time.monotonic() - started
+            self._log(metrics)
+            stopped = self.files.stop.exists()
+            if stopped or time.monotonic() - saved_at >= self.spec.checkpoint_seconds:
+                self._save()
+                saved_at = time.monotonic()
+            if stopped:
+                raise TrialStopped(f"stopped after epoch {self.epoch}")
+            if on_epoch is not None:
+                on_epoch(self.epoch)
+        self._save()  # so that an interruption while scoring does not train again
+        self.model.load_state_dict(self.best_state)
+        return Trained(self.best_epoch, self.epoch, dict(self.last), self.seconds)
+
+    def _train_epoch(self) -> dict[str, float]:
+        self.model.train()
+        self._set_rates()
+        random = generator(self.seed, "batches", self.epoch)
+        noise = generator(self.seed, "noise", self.epoch, device=self.device)
+        rows = self.data.splits["train"]
+        index = self.pairing.index("train", self.epoch).to(self.device)
+        u = self.u[rows.to(self.device)]
+        order = torch.randperm(len(rows), generator=random).to(self.device)
+        kl_weight = self._kl_weight()
+        sums: dict[str, Tensor] = {}
+        batches = [batch for batch in order.split(self.spec.batch_size) if len(batch) > 1]
+        for batch in batches:
+            self.optimizer.zero_grad(set_to_none=True)
+            with self._autocast():
+                loss = self.model.loss(self.prepared[index[batch]], u[batch], kl_weight, noise)
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            if self.spec.gradient_clip is not None:
+                norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.gradient_clip)
+                sums["gradient_norm"] = sums.get("gradient_norm", torch.zeros_like(norm)) + norm
+            self.optimizer.step()
+            for name, value in {"loss": loss.total.detach(), **loss.terms}.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value
+        metrics = {f"train/{name}": (total / len(batches)).item() for name, total in sums.items()}
+        metrics["train/kl_weight"] = kl_weight
+        metrics["train/learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        self._refuse_nonfinite(metrics)
+        return metrics
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        self.model.eval()
+        rows = self.data.splits["validation"]
+        index = self.pairing.index("validation", 0).to(self.device)
+        u = self.u[rows.to(self.device)]
+        noise = generator(self.seed, "validation noise", device=self.device)
+        sums: dict[str, float] = {}
+        means_v, means_i = [], []
+        for part in torch.arange(len(rows), device=self.device).split(4 * self.spec.batch_size):
+            frames = self.prepared[index[part]]
+            with self._autocast():
+                terms = self.model.loss(frames, u[part], 1.0, noise).terms
+                latents = self.model.encode(frames, u[part])
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value.item() * len(part)
+            means_v.append(latents.responsive.float())
+            means_i.append(latents.invariant.float())
+        metrics = {f"validation/{name}": total / len(rows) for name, total in sums.items()}
+        metrics["validation/loss"] = metrics.pop("validation/bound")
+        metrics["validation/active_responsive"] = float(_active(torch.cat(means_v)))
+        metrics["validation/active_invariant"] = float(_active(torch.cat(means_i)))
+        self._refuse_nonfinite(metrics)
+        return metrics
+
+    # -- schedule -----------------------------------------------------------------------------------------
+
+    def _kl_weight(self) -> float:
+        warm = self.kl_warmup * self.spec.epochs
+        return 1.0 if warm <= 0 else min(1.0, self.epoch / warm)
+
+    def _set_rates(self) -> None:
+        progress = (self.epoch - 1) / self.spec.epochs
+        factor = 0.5 * (1.0 + math.cos(math.pi * progress)) if self.spec.schedule == "cosine" else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * factor
+
+    def _out_of_patience(self) -> bool:
+        return self.spec.patience is not None and self.since_best >= self.spec.patience
+
+    def _remember_best(self, loss: float) -> None:
+        # weights fitted under a partial KL weight are no candidates: their bound is not the one that was optimised
+        if self._kl_weight() < 1.0:
+            return
+        if loss < self.best:
+            self.best, self.best_epoch, self.since_best = loss, self.epoch, 0
+            self.best_state = self._weights()
+        else:
+            self.since_best += 1
+
+    def _autocast(self) -> Any:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    # -- state on disk ------------------------------------------------------------------------------------
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def _save(self) -> None:
+        state = {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "best_state": self.best_state,
+            "since_best": self.since_best,
+            "seconds": self.seconds,
+            "last": self.last,
+        }
+        checkpoint.save(self.files.checkpoint, state)
+
+    def _resume(self) -> None:
+        state = checkpoint.load(self.files.checkpoint, self.device)
+        if state is None:
+            self.files.metrics.unlink(missing_ok=True)
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
+        self.best_state, self.since_best = state["best_state"], state["since_best"]
+        self.seconds, self.last = state["seconds"], state["last"]
+        _drop_after(self.files.metrics, self.epoch)
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        line = json.dumps({"epoch": self.epoch, "time": time.time(), "metrics": metrics})
+        with self.files.metrics.open("a") as file:
+            file.write(line + "\n")
+
+    def _refuse_nonfinite(self, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise TrialFailure(name, self.epoch, "is nan" if math.isnan(value) else "is infinite")
+
+
+def _active(means: Tensor) -> int:
+    return int((means.var(0) > ACTIVE_VARIANCE).sum()) if len(means) > 1 else 0
+
+
+def _drop_after(path: Path, epoch: int) -> None:
+    """Keep the lines of a metrics file up to ``epoch``; a torn last line goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["epoch"] <= epoch:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            break
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text("".join(line + "\n" for line in kept))
+    unfinished.replace(path)

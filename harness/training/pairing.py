@@ -1,0 +1,85 @@
+"""Which control frame each perturbed cell is trained beside."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from harness.data.batch import PerturbationData
+from harness.data.seeding import generator
+from harness.errors import UserError
+
+#: Principal components in which transport costs are taken; more only adds noise to distances.
+_TRANSPORT_COMPONENTS = 20
+
+
+class Pairing:
+    """Gives the (k, T) frame index of a split's rows, its first column the control frame.
+
+    Parameters
+    ----------
+    data
+        The data; ``data.pairs`` says whether its own first column holds true pairs.
+    kind
+        ``auto`` (true pairs where there are, else random), ``true``, ``random`` (drawn anew each epoch), ``ot``
+        (optimal transport between a condition's cells and the controls, once) or ``none``.
+    seed
+        The trial's seed.
+
+    Raises
+    ------
+    UserError
+        If the data cannot be paired so.
+    """
+
+    def __init__(self, data: PerturbationData, kind: str, seed: int) -> None:
+        if kind == "auto":
+            kind = "true" if data.pairs else "random"
+        if kind == "true" and not data.pairs:
+            raise UserError("pairing: true needs data with true pairs, which these do not have; use random or ot")
+        if kind in ("random", "ot") and data.index.shape[1] > 2:
+            raise UserError(f"pairing: {kind} would break the trajectories of these data; use pairing: true")
+        self.data, self.kind, self.seed = data, kind, seed
+        self._transported: dict[str, Tensor] = {}
+
+    def index(self, split: str, epoch: int) -> Tensor:
+        """Frame index (k, T) of the rows of ``split`` in ``epoch``."""
+        rows = self.data.splits[split]
+        index = self.data.index[rows]
+        if self.kind in ("true", "none"):
+            return index
+        controls = self.data.index[self.data.control_rows(split), -1]
+        if len(controls) == 0:
+            raise UserError(f"the {split} split has no control cells to pair with; use pairing: none or more cells")
+        if self.kind == "ot":
+            if split not in self._transported:
+                self._transported[split] = self._transport(rows, controls)
+            first = self._transported[split]
+        else:
+            random = generator(self.seed, "pairing", split, epoch)
+            first = controls[torch.randint(len(controls), (len(rows),), generator=random)]
+        return torch.cat([first[:, None], index[:, 1:]], dim=1)
+
+    def _transport(self, rows: Tensor, controls: Tensor) -> Tensor:
+        """For each row, its partner under the least-cost assignment of the condition's cells to controls.
+
+        With more cells than controls, controls are repeated as evenly as may be, which is exact optimal transport
+        between the two empirical distributions when the numbers divide, and near it otherwise.
+        """
+        frames = self.data.as_float(self.data.frames).flatten(1)
+        cells = self.data.index[rows, -1]
+        _, _, basis = torch.linalg.svd(frames[controls] - frames[controls].mean(0), full_matrices=False)
+        basis = basis[:_TRANSPORT_COMPONENTS].T
+        low_cells, low_controls = frames[cells] @ basis, frames[controls] @ basis
+        partner = torch.empty(len(rows), dtype=torch.int64)
+        condition = self.data.condition[rows]
+        for which in condition.unique():
+            here = torch.nonzero(condition == which).flatten()
+            repeats = -(-len(here) // len(controls))
+            candidates = torch.arange(len(controls)).repeat(repeats)
+            cost = torch.cdist(low_cells[here], low_controls[candidates]).square().numpy()
+            chosen = linear_sum_assignment(np.asarray(cost))[1]
+            partner[here] = controls[candidates[torch.from_numpy(chosen)]]
+        return partner
