@@ -1,0 +1,322 @@
+"""A study's folder on disk: every path, every atomic write, and the state of a trial as its files tell it."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+
+#: Seconds without a sign of life after which a trial on another machine counts as interrupted.
+SILENCE_SECONDS = 900.0
+
+
+class TrialState(enum.StrEnum):
+    """What a trial's folder says about it."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FINISHED = "finished"
+    FAILED = "failed"
+    PRUNED = "pruned"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a result is there."""
+        return self in (TrialState.FINISHED, TrialState.FAILED, TrialState.PRUNED)
+
+
+_ENDED = {state.value: state for state in TrialState if state.has_ended}
+
+
+def write_atomic(path: Path, text: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+
+    Raises
+    ------
+    UserError
+        Where the folder cannot be written.
+    """
+    content = text.encode() if isinstance(text, str) else text
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide results from the rest of a group
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path} cannot be written ({error.strerror or error}); give a folder you may write to with --root"
+    )
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's value; None where there is none, or where it is no JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+# ------------------------------------------------------------------------------------------------ trial
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who works, or worked, on a trial: host, process and the Unix time at which it began."""
+
+    host: str
+    pid: int
+    time: float
+
+    def is_alive(self, last_sign: float) -> bool:
+        """Whether the process still runs.
+
+        On this machine it is looked up; a later process with the same number is told apart by its start. On
+        another machine a sign of life (seconds since the epoch) within ``SILENCE_SECONDS`` must do.
+        """
+        if self.host != socket.gethostname():
+            return time.time() - last_sign < SILENCE_SECONDS
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # somebody else's process, so there is one
+        started = _process_start(self.pid)
+        return started is None or started <= self.time + 2.0
+
+
+def _process_start(pid: int) -> float | None:
+    """Unix time at which a process began; None where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+        return int(boot.split()[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, StopIteration, IndexError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """Paths of one trial, and what they say."""
+
+    path: Path
+
+    @property
+    def trial_id(self) -> str:
+        """Name of the folder."""
+        return self.path.name
+
+    @property
+    def spec(self) -> Path:
+        """The trial's spec, JSON."""
+        return self.path / "spec.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics of each epoch, JSON lines."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where an interrupted trial goes on from."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def model(self) -> Path:
+        """Weights that were kept."""
+        return self.path / "model.pt"
+
+    @property
+    def latents(self) -> Path:
+        """Latents of the test split, true and learned."""
+        return self.path / "latents.npz"
+
+    @property
+    def split(self) -> Path:
+        """Which cells trained, validated and tested."""
+        return self.path / "split.json"
+
+    @property
+    def result(self) -> Path:
+        """Written last: its presence ends the trial."""
+        return self.path / "result.json"
+
+    @property
+    def stop(self) -> Path:
+        """Put here to stop the trial at the end of its epoch."""
+        return self.path / "stop"
+
+    @property
+    def claim(self) -> Path:
+        """Who works on the trial."""
+        return self.path / "claim"
+
+    def request_stop(self, reason: str) -> None:
+        """Ask the trial to stop; ``reason`` is kept for whoever looks."""
+        write_atomic(self.stop, reason + "\n")
+
+    def read_result(self) -> dict[str, Any] | None:
+        """``result.json``, or None while there is none."""
+        value = read_json(self.result)
+        return value if isinstance(value, dict) else None
+
+    def read_claim(self) -> Claim | None:
+        """Who claimed the trial, or None."""
+        value = read_json(self.claim)
+        try:
+            return Claim(host=str(value["host"]), pid=int(value["pid"]), time=float(value["time"]))
+        except (TypeError, KeyError, ValueError):
+            return None
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Lines of ``metrics.jsonl``; a torn last line, and an epoch that was written again, count once or not.
+
+        A trial that resumed repeats the epochs after its checkpoint: the later line of an epoch stands.
+        """
+        try:
+            lines = self.metrics.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        epochs: dict[int, dict[str, Any]] = {}
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                epochs[int(entry["epoch"])] = entry
+            except (ValueError, TypeError, KeyError):
+                continue  # torn where a process died: the resumed one wrote the epoch again, or will
+        return [epochs[epoch] for epoch in sorted(epochs)]
+
+    def state(self) -> TrialState:
+        """The trial's state: its result's, or running or interrupted where claimed, else waiting."""
+        result = self.read_result()
+        if result is not None and result.get("state") in _ENDED:
+            return _ENDED[result["state"]]
+        claim = self.read_claim()
+        if claim is None:
+            return TrialState.INTERRUPTED if self.checkpoint.exists() else TrialState.WAITING
+        return TrialState.RUNNING if claim.is_alive(self._last_sign(claim)) else TrialState.INTERRUPTED
+
+    def _last_sign(self, claim: Claim) -> float:
+        signs = [claim.time]
+        for path in (self.claim, self.metrics, self.checkpoint):
+            with contextlib.suppress(FileNotFoundError):
+                signs.append(path.stat().st_mtime)
+        return max(signs)
+
+
+# ------------------------------------------------------------------------------------------------ study
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Paths of one study below the root.
+
+    Parameters
+    ----------
+    root
+        Folder of all studies, e.g. ``runs``.
+    name
+        The study's name.
+    """
+
+    root: Path
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The study's folder."""
+        return self.root / self.name
+
+    @property
+    def study_file(self) -> Path:
+        """The study as it was resolved: ``base`` and ``--set`` worked in, paths made absolute."""
+        return self.path / "study.yaml"
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's journal."""
+        return self.path / "optuna.journal"
+
+    @property
+    def lock(self) -> Path:
+        """The driver's lease."""
+        return self.path / "driver.lock"
+
+    @property
+    def launches(self) -> Path:
+        """One JSON file a launch."""
+        return self.path / "launches"
+
+    @property
+    def job_logs(self) -> Path:
+        """What submitit writes."""
+        return self.path / "submitit"
+
+    @property
+    def trials_folder(self) -> Path:
+        """One folder a trial."""
+        return self.path / "trials"
+
+    @property
+    def report(self) -> Path:
+        """Tables and figures."""
+        return self.path / "report"
+
+    def create(self) -> None:
+        """Make the folders, and see that they can be written.
+
+        Raises
+        ------
+        UserError
+            Where they cannot.
+        """
+        for folder in (self.path, self.launches, self.job_logs, self.trials_folder, self.report):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise _unwritable(folder, error) from error
+        probe = self.path / f".writable.{os.getpid()}"
+        write_atomic(probe, "")
+        probe.unlink(missing_ok=True)
+
+    def trial(self, trial_id: str) -> TrialFolder:
+        """One trial's folder, whether or not it exists."""
+        return TrialFolder(self.trials_folder / trial_id)
+
+    def trials(self) -> Iterator[TrialFolder]:
+        """Every trial folder that exists, by id."""
+        try:
+            with os.scandir(self.trials_folder) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir())
+        except FileNotFoundError:
+            return
+        for name in names:
+            yield self.trial(name)
+
+    def states(self) -> dict[str, TrialState]:
+        """State of every trial folder that exists, by trial id."""
+        return {trial.trial_id: trial.state() for trial in self.trials()}

@@ -1,0 +1,317 @@
+"""Reading a study file: ``base``, ``--set``, paths, and one sentence for whatever is wrong.
+
+Paths (``data.path``, ``data.meshes``, ``data.cache_dir``, ``compute.profile``) are taken relative to the file
+they stand in where they exist there, else relative to the working directory; those of ``--set`` relative to the
+working directory. They are absolute afterwards, since jobs run elsewhere.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.errors import UserError
+from harness.study import explain, yaml12
+from harness.study.explain import SpecError, dotted, shown
+from harness.study.plan import check
+from harness.study.spec import ProfileSpec, StudySpec
+
+#: Keys that hold paths, and whether something must be there.
+_PATHS = {
+    ("data", "path"): True,
+    ("data", "meshes"): True,
+    ("data", "cache_dir"): False,
+    ("compute", "profile"): True,
+}
+#: Mappings whose keys are themselves dotted.
+_DOTTED_KEYS = (("grid",), ("search", "space"))
+_AXIS_FIELDS = ("low", "high", "log", "step", "choices")
+#: Keys that say which study a file is, and so are not inherited.
+_OWN = ("name", "description")
+
+
+@dataclass
+class _Draft:
+    """Values gathered so far, and where each key path was written."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[explain.Path, str] = field(default_factory=dict)
+
+    def origin(self, path: explain.Path) -> str | None:
+        """Where the key, or the nearest one above it, was written."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.origins:
+                return self.origins[path[:length]]
+        return None
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
+    """Read, complete and check a study file.
+
+    Parameters
+    ----------
+    path
+        The YAML file. Where it gives no ``name``, the file's own is taken.
+    overrides
+        ``dotted.key=value`` each, the value in YAML; they come last.
+
+    Returns
+    -------
+    The study, its cells checked and its files seen to exist; no data are read.
+
+    Raises
+    ------
+    UserError
+        With one sentence naming file and line, key, what was found and what would do.
+    """
+    path = Path(path)
+    draft = _read(path, ())
+    if draft.values.get("name") is None:
+        draft.values["name"] = path.stem
+    for override in overrides:
+        _override(draft, override)
+    try:
+        _check_paths(draft)
+        study = _validated(draft.values)
+        check(study)
+        if study.compute.cluster == "slurm" and study.compute.profile is not None:
+            load_profile(Path(study.compute.profile))
+    except SpecError as error:
+        raise UserError(f"{draft.origin(error.path) or path}: {error.sentence}") from error
+    return study
+
+
+def load_profile(path: Path) -> ProfileSpec:
+    """Read a cluster profile.
+
+    Raises
+    ------
+    UserError
+        Where the file is missing, or with one sentence on what is wrong in it.
+    """
+    value, lines = yaml12.parse(_text(path, "cluster profile"), str(path))
+    value = {} if value is None else value
+    try:
+        return ProfileSpec.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        wrong = explain.explain(error, ProfileSpec, value)
+        if wrong is None:
+            raise
+        line = f", line {lines[wrong.path]}" if wrong.path in lines else ""
+        raise UserError(f"{path}{line}: {wrong.sentence}") from error
+
+
+def dump_study(study: StudySpec) -> str:
+    """The study as YAML that ``load_study`` reads back as the same study."""
+    return yaml12.dump(study.model_dump(mode="json"))
+
+
+def _validated(values: dict[str, Any]) -> StudySpec:
+    try:
+        return StudySpec.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        wrong = explain.explain(error, StudySpec, values)
+        if wrong is None:
+            raise
+        if len(wrong.path) == 2 and wrong.path[0] == "grid" and not isinstance(_at(values, wrong.path), list):
+            value = _at(values, wrong.path)
+            wish = "a list of values" if value is None else f"a list of values, e.g. [{shown(value)}]"
+            raise SpecError(wrong.path, f"{dotted(wrong.path)} is {shown(value)}, but must be {wish}") from error
+        raise wrong from error
+
+
+# --------------------------------------------------------------------------------------------- files, base
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{what} {path} does not exist{_similar(path)}") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{what} {path} is a folder, but must be a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} {path} is no text file, but must be YAML in UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{what} {path} cannot be read ({error.strerror})") from error
+
+
+def _similar(path: Path) -> str:
+    """Suggests a YAML file of a near name in the same folder."""
+    there = sorted(other.name for other in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, there, n=1)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
+
+
+def _read(path: Path, heirs: tuple[Path, ...]) -> _Draft:
+    """One file on top of the chain of files it inherits from."""
+    values, lines = yaml12.parse(_text(path, "study file"), str(path))
+    if values is None:
+        raise UserError(f"{path} is empty; a study file has at least models and data")
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is {shown(values)}, but a study file is a mapping of keys such as models and data")
+    own = _Draft(values, {key: f"{path}, line {line}" for key, line in lines.items()})
+    base = values.pop("base", None)
+    _anchor(own.values, path.parent)
+    if base is None:
+        return own
+    if not isinstance(base, str):
+        raise UserError(f"{own.origins[('base',)]}: base is {shown(base)}, but must be the path of a study file")
+    chain = (*heirs, path.resolve())
+    parent = (path.parent / Path(base).expanduser()).resolve()
+    if parent in chain:
+        names = " -> ".join(link.name for link in (*chain, parent))
+        raise UserError(f"{own.origins[('base',)]}: base {base} inherits from itself ({names})")
+    if not parent.is_file():
+        raise UserError(f"{own.origins[('base',)]}: base {base} is no file{_similar(parent)}")
+    inherited = _read(_near(parent), chain)
+    for key in _OWN:
+        inherited.values.pop(key, None)
+    return _Draft(_merge(inherited.values, own.values), {**inherited.origins, **own.origins})
+
+
+def _near(path: Path) -> Path:
+    """A path as the user would write it: relative where it lies below the working directory."""
+    return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any], path: explain.Path = ()) -> dict[str, Any]:
+    """Mappings are merged, lists replaced; a mapping that changes its kind starts afresh.
+
+    Null takes away what was inherited at the top level and in grid and search space, where it is no value.
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if value is None and key in merged and (not path or path in _DOTTED_KEYS):
+            del merged[key]
+        elif (
+            isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        ):
+            merged[key] = _merge(old, value, (*path, key))
+        else:
+            merged[key] = value
+    return merged
+
+
+# -------------------------------------------------------------------------------------------------- paths
+
+
+def _at(values: object, path: explain.Path) -> Any:
+    for key in path:
+        if isinstance(values, dict):
+            values = values.get(key)
+        elif isinstance(values, list) and isinstance(key, int) and key < len(values):
+            values = values[key]
+        else:
+            return None
+    return values
+
+
+def _path_places(values: dict[str, Any]) -> list[tuple[explain.Path, bool]]:
+    """Every place of a path in a study file, in the grid too, and whether something must be there."""
+    places: list[tuple[explain.Path, bool]] = []
+    for path, required in _PATHS.items():
+        places.append((path, required))
+        for head in (("grid", dotted(path)), ("search", "space", dotted(path), "choices")):
+            choices = _at(values, head)
+            places.extend(
+                ((*head, number), required) for number in range(len(choices) if isinstance(choices, list) else 0)
+            )
+    return [(path, required) for path, required in places if isinstance(_at(values, path), str)]
+
+
+def _anchor(values: dict[str, Any], folder: Path) -> None:
+    """Make paths absolute: from ``folder`` where they exist there, else from the working directory."""
+    for path, required in _path_places(values):
+        given = Path(_at(values, path)).expanduser()
+        here, there = folder / given, Path.cwd() / given
+        if here.exists() or there.exists() or not required:
+            chosen = here if here.exists() else there
+            _at(values, path[:-1])[path[-1]] = os.path.abspath(chosen)
+
+
+def _check_paths(draft: _Draft) -> None:
+    """Refuse a path at which nothing is."""
+    profile_matters = _at(draft.values, ("compute", "cluster")) == "slurm"
+    for path, required in _path_places(draft.values):
+        value = _at(draft.values, path)
+        if not required or Path(value).exists() or (path == ("compute", "profile") and not profile_matters):
+            continue
+        looked = "" if Path(value).is_absolute() else ", neither beside the study file nor in the working directory"
+        raise SpecError(path, f"{dotted(path)} is {value}, but nothing is there{looked}{_similar(Path(value))}")
+
+
+# -------------------------------------------------------------------------------------------------- --set
+
+
+def _override(draft: _Draft, text: str) -> None:
+    """Work one ``--set dotted.key=value`` in."""
+    key, equals, written = text.partition("=")
+    name = f"--set {text}"
+    if not equals or not key.strip():
+        raise UserError(f"{name} has no value; write --set key=value, e.g. --set train.epochs=5")
+    value, _ = yaml12.parse(written, name)
+    path = _override_path(key.strip())
+    draft.values, place = _replaced(draft.values, path, value, name)
+    draft.origins = {at: origin for at, origin in draft.origins.items() if at[: len(place)] != place}
+    draft.origins[place] = name
+    if place[0] in {path[0] for path in _PATHS} | {"grid", "search"}:
+        _anchor(draft.values, Path.cwd())
+
+
+def _override_path(key: str) -> list[str]:
+    """Split a dotted key; below grid and search.space what follows is one key, dots and all."""
+    parts = key.split(".")
+    if parts[0] == "grid" and len(parts) > 1:
+        return ["grid", ".".join(parts[1:])]
+    if parts[:2] == ["search", "space"] and len(parts) > 2:
+        rest = parts[2:]
+        last = rest[-1:] if len(rest) > 1 and rest[-1] in _AXIS_FIELDS else []
+        return ["search", "space", ".".join(rest[: len(rest) - len(last)]), *last]
+    return parts
+
+
+def _replaced(values: dict[str, Any], path: list[str], value: object, name: str) -> tuple[dict[str, Any], explain.Path]:
+    """A copy with one value replaced, and the path at which it stands, with list indices as numbers."""
+    changed = copy.deepcopy(values)
+    place: list[str | int] = []
+    here: Any = changed
+    for depth, key in enumerate(path):
+        last = depth == len(path) - 1
+        step: str | int = key
+        if isinstance(here, list):
+            step = _index(key, here, dotted(place), name)
+        elif not isinstance(here, dict):
+            raise UserError(f"{name} reaches into {dotted(place)}, which is {shown(here)} and no mapping")
+        place.append(step)
+        if last:
+            _set(here, step, value, tuple(place))
+        elif isinstance(here, dict) and here.get(key) is None:
+            here[key] = {}
+        here = None if last else here[step]  # type: ignore[index]
+    return changed, tuple(place)
+
+
+def _set(here: Any, step: str | int, value: object, place: explain.Path) -> None:
+    """Set a value; null at the top level, or in grid and search space, takes the key away."""
+    if value is None and (len(place) == 1 or place[:-1] in _DOTTED_KEYS):
+        here.pop(step, None)
+    else:
+        here[step] = value
+
+
+def _index(key: str, items: list[Any], at: str, name: str) -> int:
+    if not key.isdecimal() or int(key) >= len(items):
+        indices = ", ".join(str(number) for number in range(len(items)))
+        hint = f"; its entries are {indices}" if items else "; it is empty"
+        raise UserError(f"{name}: {at} is a list and has no entry {key!r}{hint}")
+    return int(key)

@@ -1,0 +1,334 @@
+"""From a study to its trials: points (grid cells or search proposals) times seeds, each with a stable id."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UserError
+from harness.study.axes import Parts, Setting, build, check_alone, model_kinds, model_labels, target, targets, worded
+from harness.study.explain import Path, SpecError, did_you_mean
+from harness.study.spec import AxisSpec, StudySpec
+from harness.trial_spec import AnyDataSpec, TrialSpec
+
+#: Name of the axis over ``models`` in a search, and in ``expect.axis``.
+MODEL_AXIS = "model"
+
+Fingerprint = Callable[[AnyDataSpec], str]
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One point with one seed."""
+
+    trial_id: str
+    cell: str
+    seed: int
+    spec: TrialSpec
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting, a grid cell or a search proposal, with a trial for each seed.
+
+    Attributes
+    ----------
+    cell : readable name, e.g. ``perturbed_vae · sparsity=0.01 · latent_dim=8``.
+    model : name of the entry of ``models``: its kind, and what sets it apart from others of that kind.
+    kind : the model's kind.
+    model_index : index into ``StudySpec.models``.
+    values : value of each grid or search key that concerns this model, in the file's order.
+    trials : one a seed, in the order of ``seeds``.
+    """
+
+    cell: str
+    model: str
+    kind: str
+    model_index: int
+    values: dict[str, Any]
+    trials: tuple[PlannedTrial, ...]
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """``values`` with the model's name, as ``point_for`` takes it."""
+        return {MODEL_AXIS: self.model, **self.values}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All grid cells of a study; what a search will propose is only counted.
+
+    Attributes
+    ----------
+    points : grid cells, models outermost, then grid keys in the file's order; empty for a search without grid.
+    seeds : number of seeds.
+    proposals : points that the search will add.
+    trials_per_job : most trials in one job.
+    """
+
+    points: tuple[Point, ...]
+    seeds: int
+    proposals: int
+    trials_per_job: int
+
+    @property
+    def trials(self) -> tuple[PlannedTrial, ...]:
+        """Every enumerated trial."""
+        return tuple(trial for point in self.points for trial in point.trials)
+
+    def jobs(self) -> tuple[tuple[PlannedTrial, ...], ...]:
+        """The enumerated trials as jobs."""
+        return into_jobs(self.trials, self.trials_per_job)
+
+    def preview(self) -> Preview:
+        """How much the study is, before anything runs."""
+        searched = self.proposals * self.seeds
+        return Preview(
+            cells=len(self.points),
+            proposals=self.proposals,
+            trials=len(self.trials) + searched,
+            jobs=len(self.jobs()) + self.proposals * -(-self.seeds // self.trials_per_job),
+        )
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Size of a study: grid cells, search proposals, trials and jobs (of both)."""
+
+    cells: int
+    proposals: int
+    trials: int
+    jobs: int
+
+    def estimate(self, seconds_per_trial: float) -> float:
+        """Device-hours, where one trial takes this many seconds."""
+        return self.trials * seconds_per_trial / 3600.0
+
+
+def into_jobs(trials: Sequence[PlannedTrial], trials_per_job: int) -> tuple[tuple[PlannedTrial, ...], ...]:
+    """Cut trials into jobs, in order, never two datasets in one job: each is then loaded once a job."""
+    jobs: list[tuple[PlannedTrial, ...]] = []
+    by_data: dict[str, list[PlannedTrial]] = {}
+    for trial in trials:
+        by_data.setdefault(trial.spec.data_fingerprint, []).append(trial)
+    for group in by_data.values():
+        jobs.extend(tuple(group[start : start + trials_per_job]) for start in range(0, len(group), trials_per_job))
+    return tuple(jobs)
+
+
+# ------------------------------------------------------------------------------------------------ cells
+
+
+@dataclass(frozen=True)
+class _Cell:
+    model_index: int
+    model: str
+    values: dict[str, Any]
+    places: dict[str, Path]
+
+    @property
+    def name(self) -> str:
+        words = (f"{key.removeprefix('models.')}={worded(value)}" for key, value in self.values.items())
+        return " · ".join([self.model, *words])
+
+
+def _cells(study: StudySpec) -> Iterator[_Cell]:
+    """Every combination of the grid, for each model over the keys that concern it."""
+    if study.search is not None and not study.grid:
+        return
+    places: dict[str, Path] = {key: ("grid", key) for key in study.grid}
+    for number, label in enumerate(model_labels(study)):
+        keys = list(targets(study, number, places))
+        for chosen in itertools.product(*(tuple(enumerate(study.grid[key])) for key in keys)):
+            yield _Cell(
+                model_index=number,
+                model=label,
+                values={key: value for key, (_, value) in zip(keys, chosen, strict=True)},
+                places={key: ("grid", key, index) for key, (index, _) in zip(keys, chosen, strict=True)},
+            )
+
+
+def check(study: StudySpec) -> None:
+    """Check every key, value and cell of a study; reads no data.
+
+    Raises
+    ------
+    SpecError
+        With the key path and one sentence on the first thing wrong.
+    """
+    model_labels(study)
+    check_alone(study)
+    for key, values in study.grid.items():
+        target(study, key, ("grid", key))
+        _refuse_repeats(("grid", key), values)
+    for cell in _cells(study):
+        build(study, cell.model_index, cell.values, cell.places, cell.name)
+    if study.search is not None:
+        _check_search(study)
+
+
+def _refuse_repeats(place: Path, values: Sequence[Any]) -> None:
+    seen: set[str] = set()
+    for value in values:
+        word = worded(value)
+        if word in seen:
+            raise SpecError(place, f"{'.'.join(map(str, place))} lists {word} twice; each cell runs once")
+        seen.add(word)
+
+
+def _check_search(study: StudySpec) -> None:
+    """Try the ends, or every choice, of each axis alone: what only a combination gets wrong is met when it comes."""
+    search = study.search
+    for key, axis in search.space.items() if search else ():
+        place: Path = ("search", "space", key)
+        its = target(study, key, place)
+        ends: list[tuple[str | int, Any]] = [("low", axis.low), ("high", axis.high)]
+        if axis.choices is not None:
+            _refuse_repeats((*place, "choices"), axis.choices)
+            ends = list(enumerate(axis.choices))
+        for number, kind in enumerate(model_kinds(study)):
+            for end, value in ends if kind in its.kinds else ():
+                where: Path = (*place, end) if isinstance(end, str) else (*place, "choices", end)
+                try:
+                    build(study, number, {key: value}, {key: where}, key)
+                except SpecError as error:
+                    if error.path[: len(place)] == place:
+                        raise
+
+
+# ------------------------------------------------------------------------------------------------- plan
+
+
+def plan(study: StudySpec, fingerprint: Fingerprint | None = None) -> Plan:
+    """Enumerate a study's grid.
+
+    Parameters
+    ----------
+    fingerprint
+        Names the content of a dataset; default: ``harness.data.fingerprint``. Called once for each dataset.
+
+    Raises
+    ------
+    SpecError
+        Where a cell is impossible, or two cells are the same trial.
+    UserError
+        Where a data file cannot be read.
+    """
+    check(study)
+    known = _Fingerprints(fingerprint)
+    points = tuple(_point(study, cell, known) for cell in _cells(study))
+    owner: dict[str, str] = {}
+    for trial in (trial for point in points for trial in point.trials):
+        if owner.setdefault(trial.trial_id, trial.cell) != trial.cell:
+            raise SpecError(
+                ("grid",), f"grid: the cells {owner[trial.trial_id]} and {trial.cell} are the same trial; remove one"
+            )
+    return Plan(
+        points=points,
+        seeds=len(study.seeds),
+        proposals=study.search.trials if study.search else 0,
+        trials_per_job=study.compute.trials_per_job,
+    )
+
+
+def search_axes(study: StudySpec) -> dict[str, AxisSpec]:
+    """Axes of the search; with several models the model is one, under ``model``."""
+    if study.search is None:
+        return {}
+    labels = model_labels(study)
+    several = {MODEL_AXIS: AxisSpec(choices=labels)} if len(labels) > 1 else {}
+    return {**several, **study.search.space}
+
+
+def point_for(study: StudySpec, setting: Setting, fingerprint: Fingerprint | None = None) -> Point:
+    """The point of one setting, as a search proposes it.
+
+    Parameters
+    ----------
+    setting
+        Values of grid or search keys; ``model`` names the entry of ``models`` and may be left out where there
+        is only one. Keys that do not concern that model are passed over.
+
+    Raises
+    ------
+    SpecError
+        Where the setting is impossible, which ranges that are each possible may give together.
+    """
+    labels = model_labels(study)
+    model = setting.get(MODEL_AXIS, labels[0] if len(labels) == 1 else None)
+    if model not in labels:
+        raise UserError(f"model {model!r} is none of this study's{did_you_mean(str(model), labels)}")
+    number = labels.index(model)
+    places: dict[str, Path] = {key: ("search", "space", key) for key in setting if key != MODEL_AXIS}
+    values = {key: setting[key] for key in targets(study, number, places)}
+    return _point(study, _Cell(number, model, values, places), _Fingerprints(fingerprint))
+
+
+class _Fingerprints:
+    """Fingerprints of datasets, each taken once."""
+
+    def __init__(self, fingerprint: Fingerprint | None) -> None:
+        if fingerprint is None:
+            from harness.data.fingerprint import fingerprint as of_harness
+
+            fingerprint = of_harness
+        self._take = fingerprint
+        self._known: dict[str, str] = {}
+
+    def of(self, data: AnyDataSpec) -> str:
+        key = data.model_dump_json()
+        if key not in self._known:
+            self._known[key] = self._take(data)
+        return self._known[key]
+
+
+def _point(study: StudySpec, cell: _Cell, fingerprints: _Fingerprints) -> Point:
+    parts = build(study, cell.model_index, cell.values, cell.places, cell.name)
+    return Point(
+        cell=cell.name,
+        model=cell.model,
+        kind=parts.model.kind,
+        model_index=cell.model_index,
+        values=cell.values,
+        trials=tuple(_trial(study, cell.name, parts, seed, fingerprints) for seed in study.seeds),
+    )
+
+
+def _trial(study: StudySpec, cell: str, parts: Parts, seed: int, fingerprints: _Fingerprints) -> PlannedTrial:
+    data = parts.data
+    if data.seed == "per_trial":
+        data = data.model_copy(update={"seed": seed})
+    spec = TrialSpec(
+        model=parts.model,
+        data=data,
+        train=parts.train,
+        evaluate=parts.evaluate,
+        seed=seed,
+        precision=study.compute.precision,
+        threads=study.compute.threads,
+        data_fingerprint=fingerprints.of(data),
+    )
+    return PlannedTrial(trial_id=spec.trial_id, cell=cell, seed=seed, spec=spec)
+
+
+def axes_of(points: Sequence[Point]) -> dict[str, list[Any]]:
+    """Values that each axis takes over some points, in order of appearance: the sides of a heat map."""
+    axes: dict[str, list[Any]] = {}
+    for point in points:
+        for key, value in point.values.items():
+            seen = axes.setdefault(key, [])
+            if worded(value) not in [worded(other) for other in seen]:
+                seen.append(value)
+    return axes
+
+
+def find(points: Sequence[Point], wanted: Mapping[str, Any]) -> tuple[Point, ...]:
+    """Points whose setting has all wanted values."""
+    return tuple(
+        point for point in points if all(point.setting.get(key, _ABSENT) == value for key, value in wanted.items())
+    )
+
+
+_ABSENT = object()
