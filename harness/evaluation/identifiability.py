@@ -217,7 +217,7 @@ class _Matching:
         if ranked:
             ours = [_ranks(half, np.zeros(half.shape[1], dtype=bool)) for half in ours]
             theirs = [_ranks(half, circular) for half in theirs]
-        fitted, scored = _correlations(*ours, *theirs, circular)
+        fitted, scored = _correlations(ours[0], ours[1], theirs[0], theirs[1], circular)
         rows, columns = linear_sum_assignment(-fitted)
         assignment = np.full(true.shape[1], -1)
         assignment[rows] = columns
