@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from harness.evaluation.baselines import BASELINES, CONTROL, Baselines, CannotPredict
 from harness.evaluation.ood import Reference, aggregate, bootstrap_interval
+from harness.evaluation.regression import squared_distances
 from harness.evaluation.scores import Array, NonFiniteError, as_matrix
 
 #: Predicts cells (n, features) of a condition from control cells (k, features); may raise ``CannotPredict``.
@@ -100,7 +101,8 @@ def evaluate_ood(
         true = _subsample(as_matrix(cells[condition], f"true cells of {condition}"), max_cells, [seed, 1, number])
         reference = Reference(true, start, seed=seed)
         for row, predicted in predictions.items():
-            found = reference.score(_finite(predicted, row, condition))
+            within = None if row == MODEL else split.within  # a baseline shifts all cells together
+            found = reference.score(_finite(predicted, row, condition), within=within)
             tables[row][condition] = dict(found.values)
             for sentence in found.warnings:
                 notes[f"{row}: {sentence}"].append(condition)
@@ -117,6 +119,7 @@ class _Split:
     def __init__(self, cells: Mapping[str, ArrayLike], baselines: Baselines, model: Predict, start: Array) -> None:
         self.names: Sequence[str] = [c for c in cells if c != CONTROL]
         self.baselines, self.model, self.start = baselines, model, start
+        self.within = squared_distances(start, start)
         self.excluded: dict[str, str] = {}
         self.dropped: dict[str, str] = {}
         self.rows: list[str] = []

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from harness.evaluation.baselines import CannotPredict
+from harness.evaluation.baselines import Baselines, CannotPredict
 from harness.evaluation.ood import METRICS, score_condition
 from harness.evaluation.prediction import evaluate_ood
 from harness.evaluation.scores import NonFiniteError
@@ -54,6 +54,9 @@ def test_a_row_is_scored_as_score_condition_does():
     assert found.per_condition["model"]["A+B"] == expected
     assert found.metrics == expected
     assert found.intervals == {}
+    shifted = Baselines(TRAIN).predict("additive", "A+B", CONTROL)
+    by_hand = score_condition(shifted, DOUBLES["A+B"], CONTROL, seed=7).values
+    assert found.baselines["additive"] == pytest.approx(by_hand)
 
 
 def test_what_one_row_cannot_predict_is_in_no_row():
