@@ -49,16 +49,18 @@ def what_holds(sample: Matrix) -> tuple[Holds | None, str]:
 
 
 def _on_grid(linear: Matrix) -> bool:
-    """Whether most cells' values are whole multiples of the cell's smallest one."""
+    """Whether most cells' values are whole multiples of one unit, the smallest step between them."""
     votes = []
     for cell in linear:
-        present = cell[np.isfinite(cell) & (cell > 0)]
-        if not len(present):
+        values = np.sort(cell[np.isfinite(cell) & (cell > 0)])
+        steps = np.diff(values, prepend=np.float32(0))
+        steps = steps[steps > 1e-4 * values]  # smaller ones are equal values, rounded
+        if not len(steps):
             continue
         # float32 keeps ratios below 100 well enough to tell a whole number
-        ratio = present / present.min()
-        ratio = np.unique(np.round(ratio[ratio < 100], 3))[1:]
-        if len(ratio) >= 2:
+        ratio = values / steps.min()
+        ratio = ratio[ratio < 100]
+        if len(np.unique(np.round(ratio))) >= 3:
             votes.append(bool(np.all(np.abs(ratio - np.round(ratio)) < 0.01)))
     return bool(votes) and float(np.mean(votes)) > 0.5
 
