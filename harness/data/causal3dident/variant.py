@@ -1,0 +1,38 @@
+"""What determines the pixels, without drawing any: part of the data's fingerprint. Imports no torch and no Mitsuba."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from harness.data.causal3dident.meshes import mesh_files
+from harness.data.causal3dident.release import release_digest
+from harness.errors import UserError
+from harness.trial_spec import Causal3DIdentData
+
+#: Raised by hand when a change of ours alters pixels of the same latents.
+RENDERER_VERSION = 1
+
+
+def renderer_variant(spec: Causal3DIdentData) -> dict[str, str]:
+    """Names of everything the pixels depend on besides the fields of ``spec``.
+
+    Raises
+    ------
+    UserError
+        If the release or the meshes are not there, or Mitsuba, where it is needed, is not installed.
+    """
+    if spec.path is not None:
+        return {"release": release_digest(Path(spec.path), spec.classes)}
+    try:
+        mitsuba = version("mitsuba")
+    except PackageNotFoundError as error:
+        raise UserError("rendering needs the package mitsuba, which is not installed: pip install mitsuba") from error
+    shapes = "own"
+    if spec.meshes is not None:
+        content = hashlib.sha256()
+        for class_id, path in sorted(mesh_files(Path(spec.meshes), spec.classes).items()):
+            content.update(f"{class_id}:{hashlib.sha256(path.read_bytes()).hexdigest()};".encode())
+        shapes = content.hexdigest()[:16]
+    return {"renderer": str(RENDERER_VERSION), "mitsuba": mitsuba, "shapes": shapes}
