@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from harness.study.canvas import EMPTY, MUTED, STYLE, ink_on, new_figure, panel, sequential, write
-from harness.study.records import AxisValue, Records
+from harness.study.records import MODEL, AxisValue, Records
 from harness.study.tables import (
     IDENTIFIABILITY,
     MCC,
@@ -39,7 +39,6 @@ CELL_WIDTH, CELL_HEIGHT = 1.22, 0.82
 MARGIN, LEFT, RIGHT, TOP, BOTTOM = 0.25, 0.85, 0.85, 0.72, 0.58
 GAP_ACROSS, GAP_DOWN, TITLE_LINE, NOTE_LINE = 0.3, 0.5, 0.28, 0.18
 NARROWEST = 4.9
-MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -134,9 +133,7 @@ def _values(records: Records, axis: str | None) -> tuple[AxisValue, ...]:
 
 
 def _along(records: Records, axis: str | None, value: AxisValue) -> Records:
-    if axis is None:
-        return records
-    return records.where(model=value) if axis == MODEL else records.on(axis, value)
+    return records if axis is None else records.on(axis, value)
 
 
 def _draw(rows: Sequence[Sequence[Panel]], records: Records, column: Column, title: str) -> Figure:
@@ -237,7 +234,8 @@ def _cell(
     reference = cell_reference(cell, column)
     text = score_text(Score(value, cell_mark(cell, cell, column)), decimals)
     count = f"n = {value.n}" + ("" if value.n == len(cell) else f" of {len(cell)}")
-    axes.text(middle, i + 0.33, text, ha="center", va="center", fontsize=10, fontweight="bold", color=ink)
+    size = 10 if len(text) <= 13 else 8.6
+    axes.text(middle, i + 0.33, text, ha="center", va="center", fontsize=size, fontweight="bold", color=ink)
     if reference is not None:
         under = f"{reference[0]} {reference[1]:.{decimals}f}"
         axes.text(middle, i + 0.61, under, ha="center", va="center", fontsize=7, color=ink)

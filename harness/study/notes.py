@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.study.records import AxisValue, Record, Records
+from harness.study.records import FINISHED, MODEL, AxisValue, Record, Records
 from harness.study.statistics import above_untrained
 from harness.study.tables import (
+    FLOOR,
     MCC,
     NOT_ABOVE_UNTRAINED,
     NOT_BETTER_THAN_BASELINE,
     WARNED,
     Table,
     axis_text,
+    model_text,
 )
 
 #: Longest list of names in a sentence; the rest are counted.
@@ -76,9 +78,10 @@ def _interval_note(records: Records) -> str:
     most = max((len(cell) for cell in done.group(lambda record: record.cell).values()), default=0)
     if most == 1:
         return f"One finished seed a cell (seeds {seeds}): no interval can be given."
+    baselines = " Baselines belong to the data, not to a seed." if records.baseline_names else ""
     return (
-        f"Each cell: mean ± half-width of the 95 % t-interval over seeds {seeds}; "
-        "a score without ± rests on one value. Baselines vary over data sets, not seeds."
+        f"Each score: mean ± half-width of the 95 % t-interval over seeds {seeds}; "
+        f"one without ± rests on a single value.{baselines}"
     )
 
 
@@ -93,7 +96,11 @@ def _mark_notes(made: Sequence[Table], records: Records) -> list[str]:
     elif records.estimate(f"{MCC}_untrained"):
         lines.append("Every MCC lies above the 95 % interval of its untrained encoder.")
     if NOT_BETTER_THAN_BASELINE in marks:
-        lines.append(f"{NOT_BETTER_THAN_BASELINE} Not better than the best baseline on the same data.")
+        lines.append(
+            f"{NOT_BETTER_THAN_BASELINE} Not better than the best baseline on the same data, mean against mean."
+        )
+    if any(row.labels[0] == FLOOR for table in made for row in table.rows):
+        lines.append(f"{FLOOR}: one half of the measured cells predicts the other, about what a perfect model scores.")
     if WARNED in marks:
         lines.append(f"{WARNED} The evaluation left a warning, below.")
     return lines
@@ -110,9 +117,11 @@ def _expectation_notes(records: Records, expectation: Expectation) -> list[str]:
 
 def _measured(group: Records, expectation: Expectation, value: AxisValue, model: str) -> str:
     predicted = expectation.identifies.get(value)
-    words = {True: "identifies", False: "does not identify", None: "nothing"}
+    words = {True: "identified", False: "not identified", None: "nothing"}
     score, untrained = group.estimate(MCC), group.estimate(f"{MCC}_untrained")
-    where = f"  {model} at {expectation.axis} = {axis_text(value)}: predicted {words[predicted]}; measured"
+    name = model_text(model)
+    place = name if expectation.axis == MODEL else f"{name} at {expectation.axis} = {axis_text(value)}"
+    where = f"  {place}: predicted {words[predicted]}; measured"
     if score is None:
         return f"{where} nothing yet."
     if untrained is None:
@@ -123,23 +132,27 @@ def _measured(group: Records, expectation: Expectation, value: AxisValue, model:
 
 def _unfinished_notes(records: Records, most: int) -> list[str]:
     lines = []
-    for state, words in (("failed", "failed"), ("pruned", "pruned"), ("running", "running"), ("waiting", "waiting")):
-        group = records.where(state=state)
-        if not len(group):
-            continue
-        trials = "1 trial is" if len(group) == 1 else f"{len(group)} trials are"
-        verdict = {"failed": "1 trial" if len(group) == 1 else f"{len(group)} trials"}.get(state, trials)
-        head = f"{verdict} {words} and in no mean"
-        if state in ("running", "waiting"):
-            lines.append(f"{head}.")
-            continue
-        lines.append(f"{head}:")
-        lines += _listed([f"{_trial_name(record)}: {record.failure or 'no reason recorded'}" for record in group], most)
+    for state, group in records.filter(lambda record: record.state != FINISHED).group(_state).items():
+        verb = "" if state == "failed" else "is " if len(group) == 1 else "are "
+        named = state in ("failed", "pruned")
+        lines.append(f"{_trials(len(group))} {verb}{state}; not averaged in{':' if named else '.'}")
+        if named:
+            lines += _listed(
+                [f"{_trial_name(record)}: {record.failure or 'no reason recorded'}" for record in group], most
+            )
     return lines
 
 
+def _state(record: Record) -> str:
+    return record.state
+
+
+def _trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"
+
+
 def _trial_name(record: Record) -> str:
-    return f"{record.cell} · seed {record.seed}"
+    return f"{model_text(record.cell)} · seed {record.seed}"
 
 
 def _listed(items: Sequence[str], most: int) -> list[str]:
@@ -154,9 +167,8 @@ def _warning_notes(records: Records, most: int) -> list[str]:
             found.setdefault(warning, []).append(record)
     lines = []
     for warning, group in found.items():
-        cells = list(dict.fromkeys(record.cell for record in group))
-        trials = "1 trial" if len(group) == 1 else f"{len(group)} trials"
-        lines.append(f"Warning in {trials}: {warning} - in {_names(cells, most)}.")
+        cells = list(dict.fromkeys(model_text(record.cell) for record in group))
+        lines.append(f"Warning in {_trials(len(group))}: {warning.rstrip('.')} - in {_names(cells, most)}.")
     return lines
 
 

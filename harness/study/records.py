@@ -13,6 +13,8 @@ from harness.study.statistics import Estimate, estimate
 AxisValue = str | int | float | bool | None
 
 FINISHED = "finished"
+#: The axis that every study has, beside those of its grid.
+MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ class Records:
         return self.filter(lambda record: all(getattr(record, name) == value for name, value in fields.items()))
 
     def on(self, axis: str, value: AxisValue) -> Records:
-        """Records at one value of an axis; a model without the axis has the value None."""
+        """Records at one value of an axis, or of ``model``; a model without the axis has the value None."""
+        if axis == MODEL:
+            return self.where(model=value)
         return self.filter(lambda record: record.axes.get(axis) == value)
 
     def filter(self, keep: Callable[[Record], bool]) -> Records:
@@ -117,7 +121,9 @@ class Records:
         return tuple(sorted({record.seed for record in self._records}))
 
     def axis_values(self, axis: str) -> tuple[AxisValue, ...]:
-        """Values seen on an axis: numbers rising, then words in order of first appearance."""
+        """Values seen on an axis, or labels of the models: numbers rising, then words as they first appear."""
+        if axis == MODEL:
+            return self.models
         seen = dict.fromkeys(record.axes[axis] for record in self._records if axis in record.axes)
         numbers = sorted(v for v in seen if isinstance(v, int | float) and not isinstance(v, bool))
         return (*numbers, *(v for v in seen if not isinstance(v, int | float) or isinstance(v, bool)))
@@ -143,11 +149,16 @@ class Records:
         return tuple(dict.fromkeys(names))
 
     def baseline(self, name: str, metric: str) -> Estimate | None:
-        """Mean and interval of a baseline's metric over data sets.
+        """Mean and interval over data sets of a baseline's metric, e.g. ``ood/<split>/rmse_relative``."""
+        return self._once_per_data(lambda record: record.baselines.get(f"baseline/{name}/{metric}"))
 
-        A baseline belongs to the data, not to a model or seed: trials that share a data set count once.
-        """
-        key = f"baseline/{name}/{metric}"
+    def floor(self, metric: str) -> Estimate | None:
+        """Mean and interval over data sets of what a perfect model would score: one half of the cells for the other."""
+        names = (f"{metric}_floor", f"{metric}_ceiling")
+        return self._once_per_data(lambda record: next((record.metrics[n] for n in names if n in record.metrics), None))
+
+    def _once_per_data(self, value: Callable[[Record], float | None]) -> Estimate | None:
+        """Estimate of what belongs to the data, not to a model or seed: trials that share a data set count once."""
         groups = self.finished.group(lambda record: record.fingerprint).values()
-        means = (estimate(record.baselines[key] for record in group if key in record.baselines) for group in groups)
+        means = (estimate(v for record in group if (v := value(record)) is not None) for group in groups)
         return estimate(mean.mean for mean in means if mean is not None)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from harness.study.records import AxisValue, Record, Records
+from harness.study.records import AxisValue, Records
 from harness.study.statistics import Direction, Estimate, above_untrained, better
 
 MCC = "identifiability/mcc"
@@ -14,6 +14,8 @@ MISSING = "-"
 NOT_ABOVE_UNTRAINED = "†"
 NOT_BETTER_THAN_BASELINE = "‡"
 WARNED = "*"
+#: Name of the row of split-half scores.
+FLOOR = "floor"
 
 #: How model kinds are written in prose.
 PRETTY = {"perturbed_vae": "PerturbedVAE", "cite_vae": "CITE-VAE", "beta_vae": "β-VAE"}
@@ -53,7 +55,7 @@ OOD = (
     Column("rmse_relative", "RMSE rel.", "lower", 3),
     Column("rmse_relative_mean", "RMSE rel. of mean", "lower", 3),
     Column("pearson_delta", "Pearson Δ", "higher"),
-    Column("r2", "R²", "higher"),
+    Column("r2", "R² of mean", "higher"),
     Column("energy_distance", "energy dist.", "lower", None),
 )
 VALIDATION = Column("validation/loss", "validation loss", "lower", None)
@@ -94,7 +96,7 @@ class Table:
     def marks(self) -> set[str]:
         """Marks in use, which need a footnote."""
         marks = {score.mark for row in self.rows for score in row.scores}
-        return (marks | {WARNED for row in self.rows if row.labels[0].endswith(WARNED)}) - {""}
+        return (marks | {WARNED for row in self.rows if row.labels[-1].endswith(WARNED)}) - {""}
 
     def texts(self, row: Row) -> list[str]:
         """The row's scores as text, each ``mean ± half-width``."""
@@ -114,9 +116,11 @@ class Table:
 
 
 def decimals_for(values: Iterable[float]) -> int:
-    """Digits after the point that show three significant ones of the largest value, 0 to 5."""
+    """Digits after the point that show three significant ones of the largest value (two below 1), 0 to 5."""
     largest = max(values, default=0.0)
-    return 2 if largest == 0 else min(5, max(0, 2 - math.floor(math.log10(largest))))
+    if largest == 0:
+        return 2
+    return min(5, max(0, (2 if largest >= 1 else 1) - math.floor(math.log10(largest))))
 
 
 def score_text(score: Score, decimals: int) -> str:
@@ -146,7 +150,7 @@ def model_text(model: str) -> str:
 
 def axis_title(axis: str) -> str:
     """An axis as a heading: dots and underscores open to a space, so that headings wrap."""
-    return axis.replace("_", " ").replace(".", " ")
+    return axis.removeprefix("models.").replace("_", " ").replace(".", " ")
 
 
 def tables(records: Records, *, combined: bool = True) -> list[Table]:
@@ -185,7 +189,7 @@ def _split_title(split: str) -> str:
 
 
 def _table(records: Records, title: str, columns: tuple[Column, ...]) -> Table:
-    heads = ("model", *records.axes, "seeds")
+    heads = ("model", *(axis_title(axis) for axis in records.axes), "seeds")
     rows = [_row(group, records, columns) for group in records.group(lambda record: record.cell).values()]
     if any(column.metric.startswith("ood/") for column in columns):
         rows += _baseline_rows(records, columns)
@@ -195,11 +199,11 @@ def _table(records: Records, title: str, columns: tuple[Column, ...]) -> Table:
 def _row(cell: Records, records: Records, columns: Sequence[Column]) -> Row:
     first = next(iter(cell))
     done = cell.finished
-    name = model_text(first.model) + (WARNED if any(record.warnings for record in done) else "")
-    seeds = str(len(done)) if len(done) == len(cell) else f"{len(done)} of {len(cell)}"
+    seeds = str(len(done)) if len(done) == len(cell) else f"{len(done)}/{len(cell)}"
+    seeds += WARNED if any(record.warnings for record in done) else ""
     peers = records.filter(lambda record: record.data_axes == first.data_axes)
     scores = tuple(Score(cell.estimate(column.metric), cell_mark(cell, peers, column)) for column in columns)
-    return Row((name, *(axis_text(first.axes.get(axis)) for axis in records.axes), seeds), scores)
+    return Row((model_text(first.model), *(axis_text(first.axes.get(axis)) for axis in records.axes), seeds), scores)
 
 
 def cell_mark(cell: Records, peers: Records, column: Column) -> str:
@@ -228,11 +232,13 @@ def cell_mark(cell: Records, peers: Records, column: Column) -> str:
 def _baseline_rows(records: Records, columns: Sequence[Column]) -> list[Row]:
     rows = []
     for group in records.finished.group(lambda record: tuple(record.data_axes.items())).values():
-        shared: Record = next(iter(group))
-        for name in group.baseline_names:
-            scores = tuple(Score(group.baseline(name, column.metric)) for column in columns)
-            if not any(score.estimate for score in scores):
-                continue
-            axes = (axis_text(shared.data_axes[axis]) if axis in shared.data_axes else "" for axis in records.axes)
-            rows.append(Row((name.replace("_", " "), *axes, ""), scores, baseline=True))
+        shared = next(iter(group)).data_axes
+        axes = tuple(axis_text(shared[axis]) if axis in shared else "" for axis in records.axes)
+        made = [
+            (name.replace("_", " "), [group.baseline(name, c.metric) for c in columns]) for name in group.baseline_names
+        ]
+        made.append((FLOOR, [group.floor(column.metric) for column in columns]))
+        for name, values in made:
+            if any(values):
+                rows.append(Row((name, *axes, ""), tuple(map(Score, values)), baseline=True))
     return rows

@@ -1,0 +1,225 @@
+"""The study's report: records read from the trial folders, then tables, figures and the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.study.axes import worded
+from harness.study.figures import headline, heatmap
+from harness.study.folder import StudyFolder, TrialFolder, TrialState, write_atomic
+from harness.study.latents_figure import latents_figure
+from harness.study.notes import Expectation, notes
+from harness.study.page import Picture, page
+from harness.study.plan import MODEL_AXIS, Plan, PlannedTrial, Point
+from harness.study.records import AxisValue, Record, Records
+from harness.study.spec import ExpectSpec, ObjectiveSpec, StudySpec
+from harness.study.statistics import Estimate
+from harness.study.tables import model_text, tables
+from harness.study.written import markdown, table_csv, terminal, trials_csv
+
+#: Cells of a search that a terminal or page shows, best first; the files hold all.
+MOST_CELLS = 30
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``write_report`` made.
+
+    Attributes
+    ----------
+    text : tables and footnotes for a terminal.
+    heatmap : the heat map's PNG; None where nothing is finished.
+    files : every file written, the page first.
+    """
+
+    text: str
+    heatmap: Path | None
+    files: tuple[Path, ...]
+
+
+def write_report(
+    folder: StudyFolder,
+    study: StudySpec,
+    plan: Plan,
+    *,
+    points: Iterable[Point] | None = None,
+    width: int = 160,
+    colour: bool = False,
+) -> Report:
+    """Write the study's tables, figures and page into its report folder.
+
+    Unfinished, failed and pruned trials are counted and named, never averaged in, so that a report may be written
+    at any time.
+
+    Parameters
+    ----------
+    folder
+        Where the trials are.
+    study
+        The study.
+    plan
+        Its grid cells.
+    points
+        All points to report, where a search adds proposals; default: those of ``plan``.
+    width
+        Columns of the terminal.
+    colour
+        Colour the text with ANSI codes.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    UserError
+        Where the report folder cannot be written.
+    """
+    records = read_records(folder, plan.points if points is None else points)
+    if study.search is not None:
+        records = ranked(records, study.objective[0])
+    shown = _first_cells(records, MOST_CELLS) if study.search is not None else records
+    wide, narrow = tables(shown), tables(shown, combined=False)
+    lines = notes(
+        records, wide, oracle_selection=study.oracle_selection, expectation=_expectation(study.expect, records)
+    )
+    if len(shown) < len(records):
+        lines.insert(0, f"The best {MOST_CELLS} cells by {study.objective[0].metric}; table.csv holds all.")
+    heading = " - ".join(filter(None, (study.name, " ".join(study.description.split()))))
+    out = folder.report
+    written = {
+        out / "table.csv": table_csv(records),
+        out / "trials.csv": trials_csv(records),
+        out / "table.md": markdown(heading, wide, lines),
+    }
+    for path, content in written.items():
+        write_atomic(path, content)
+    pictures = _pictures(folder, study, records)
+    write_atomic(out / "index.html", page(study.name, _lead(study, records), wide, lines, pictures))
+    text = terminal([heading, _counts(records)], [wide, narrow], lines, width=width, colour=colour)
+    map_path = next((one.path for one in pictures if one.path.name == "heatmap.png"), None)
+    return Report(text, map_path, (out / "index.html", *written, *(one.path for one in pictures)))
+
+
+# ---------------------------------------------------------------------------------------------- records
+
+
+def read_records(folder: StudyFolder, points: Iterable[Point]) -> Records:
+    """One record for each planned trial, from its folder; what has no folder is waiting."""
+    return Records(_record(folder.trial(trial.trial_id), point, trial) for point in points for trial in point.trials)
+
+
+def _record(trial_folder: TrialFolder, point: Point, trial: PlannedTrial) -> Record:
+    result = trial_folder.read_result() or {}
+    state = trial_folder.state()
+    return Record(
+        trial_id=trial.trial_id,
+        cell=point.cell,
+        model=point.model,
+        axes={key: _axis_value(value) for key, value in point.values.items()},
+        seed=trial.seed,
+        state=state.value,
+        metrics=_floats(result.get("metrics")),
+        baselines=_floats(result.get("baselines")),
+        warnings=tuple(map(str, result.get("warnings") or ())),
+        failure=_reason(trial_folder, state, result.get("failure")),
+        excluded={str(name): str(why) for name, why in ((result.get("data") or {}).get("excluded") or {}).items()},
+        fingerprint=trial.spec.data_fingerprint,
+    )
+
+
+def _axis_value(value: Any) -> AxisValue:
+    """Scalars as they are; a list or mapping as text, since rows are found by value."""
+    return value if isinstance(value, str | int | float | bool | None) else worded(value)
+
+
+def _floats(values: Mapping[str, Any] | None) -> dict[str, float]:
+    """Metrics as floats; JSON's null stands for a number that was not finite."""
+    return {str(name): math.nan if value is None else float(value) for name, value in (values or {}).items()}
+
+
+def _reason(trial_folder: TrialFolder, state: TrialState, failure: Mapping[str, Any] | None) -> str | None:
+    if failure and failure.get("reason"):
+        return str(failure["reason"])
+    if state is TrialState.PRUNED and trial_folder.stop.exists():
+        return trial_folder.stop.read_text(errors="replace").strip() or None
+    return None
+
+
+def ranked(records: Records, objective: ObjectiveSpec) -> Records:
+    """Records with their cells in order of the objective's mean over seeds, best first; cells without one last."""
+    sign = -1.0 if objective.direction == "maximize" else 1.0
+
+    def place(cell: Records) -> float:
+        value: Estimate | None = cell.estimate(objective.metric)
+        return math.inf if value is None else sign * value.mean
+
+    cells = sorted(records.group(lambda record: record.cell).values(), key=place)
+    return Records(record for cell in cells for record in cell)
+
+
+def _first_cells(records: Records, most: int) -> Records:
+    cells = list(records.group(lambda record: record.cell).values())[:most]
+    return Records(record for cell in cells for record in cell)
+
+
+def _expectation(expect: ExpectSpec | None, records: Records) -> Expectation | None:
+    if expect is None:
+        return None
+    where = expect.identifies_where
+    words = where if isinstance(where, str) else f"in {', '.join(map(worded, where))}"
+    values = records.axis_values(expect.axis)
+    # A model's label may say more than its kind, which is what a study names.
+    asked = {value: str(value).split(" ")[0] if expect.axis == MODEL_AXIS else value for value in values}
+    predicted = {value: expect.predicts(value) or expect.predicts(asked[value]) for value in values}
+    return Expectation(expect.axis, f"the truth is identified where {expect.axis} {words}", predicted)
+
+
+# --------------------------------------------------------------------------------------- words, pictures
+
+
+def _counts(records: Records) -> str:
+    states = [record.state for record in records]
+    parts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return f"{len(records)} trials: {parts}" if len(records) else "no trial yet"
+
+
+def _lead(study: StudySpec, records: Records) -> str:
+    return " ".join(filter(None, (" ".join(study.description.split()), f"{_counts(records)}.")))
+
+
+def _pictures(folder: StudyFolder, study: StudySpec, records: Records) -> list[Picture]:
+    pictures = []
+    column = headline(records)
+    drawn = heatmap(records, folder.report / "heatmap.png", title=study.name)
+    if drawn is not None and column is not None:
+        pictures.append(
+            Picture("Heat map", drawn, f"Heat map of {column.title} over the grid; its numbers are in the tables")
+        )
+    for model, record in best_trials(records, study.objective[0]).items():
+        stored = folder.trial(record.trial_id).latents
+        if not stored.exists():
+            continue
+        name = f"{model_text(record.cell)} · seed {record.seed}"
+        made = latents_figure(stored, folder.report / f"latents-{len(pictures)}.png", title=name)
+        if made is not None:
+            heading = f"Latents of the {model_text(model)} that is best by {study.objective[0].metric}"
+            pictures.append(Picture(heading, made, f"True against learned latents of {name}"))
+    return pictures
+
+
+def best_trials(records: Records, objective: ObjectiveSpec) -> dict[str, Record]:
+    """Of each model the finished trial with the best objective."""
+    best: dict[str, Record] = {}
+    sign = -1.0 if objective.direction == "maximize" else 1.0
+    for record in records.finished:
+        value = record.metrics.get(objective.metric, math.nan)
+        if math.isnan(value):
+            continue
+        if record.model not in best or sign * value < sign * best[record.model].metrics[objective.metric]:
+            best[record.model] = record
+    return best
