@@ -22,7 +22,7 @@ Names = Annotated[tuple[str, ...], Field(strict=False)]
 class Part(BaseModel):
     """A part of a spec: frozen, strict about types, and closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------------------------------------- models

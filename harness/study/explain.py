@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -81,12 +82,13 @@ def _is_container(annotation: object) -> bool:
     return origin in (tuple, list, dict)
 
 
+@functools.cache
 def _hints(part: type[BaseModel]) -> dict[str, object]:
     return typing.get_type_hints(part, include_extras=True)
 
 
-def fields_at(root: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """Names of the keys that are known at a path below ``root``; empty where the path leads to no part."""
+def parts_at(root: type[BaseModel], path: Sequence[str | int]) -> list[type[BaseModel]]:
+    """The types a value at a path below ``root`` may have; empty where the path leads to no part."""
     parts = [root]
     inside = False
     for key in path:
@@ -96,7 +98,23 @@ def fields_at(root: type[BaseModel], path: Sequence[str | int]) -> list[str]:
         annotations = [_hints(part)[str(key)] for part in parts if str(key) in part.model_fields]
         inside = any(_is_container(annotation) for annotation in annotations)
         parts = [found for annotation in annotations for found in parts_in(annotation)]
-    return list(dict.fromkeys(name for part in parts for name in part.model_fields))
+    return parts
+
+
+def fields_at(root: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """Names of the keys that are known at a path below ``root``."""
+    return list(dict.fromkeys(name for part in parts_at(root, path) for name in part.model_fields))
+
+
+def _what_it_is(root: type[BaseModel], path: Path) -> str:
+    """``; give one of minimize, maximize``, or the field's description, for a key that is missing."""
+    for part in parts_at(root, path[:-1]):
+        field = part.model_fields.get(str(path[-1]))
+        if field is not None and get_origin(field.annotation) is Literal:
+            return f"; give one of {', '.join(map(str, get_args(field.annotation)))}"
+        if field is not None and field.description:
+            return f"; give {field.description}"
+    return ""
 
 
 def has_field(root: type[BaseModel], path: Sequence[str]) -> bool:
@@ -134,9 +152,10 @@ _WORDS = {
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be below {lt}",
     "less_than_equal": "must be at most {le}",
-    "too_short": "must have at least {min_length} of them",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "literal_error": "must be {expected}",
     "string_too_short": "must not be empty",
-    "string_pattern_mismatch": "must match {pattern}",
 }
 
 
@@ -144,7 +163,7 @@ def _demand(error: dict[str, Any]) -> str:
     """What a value must be, for the second half of a sentence."""
     kind, context = error["type"], error.get("ctx", {})
     if kind in _WORDS:
-        return _WORDS[kind].format(**context)
+        return _WORDS[kind].format(**context).replace("at least 1 entries", "at least 1 entry")
     text: str = error["msg"]
     return "is refused: " + text[0].lower() + text[1:]
 
@@ -170,6 +189,11 @@ def _clean(loc: Sequence[str | int], raw: object, is_missing: bool) -> Path:
 def _rank(error: Any) -> int:
     """A misspelt key explains what is missing, so it comes first; what is missing comes last."""
     return {"extra_forbidden": 0, "missing": 2}.get(error["type"], 1)
+
+
+def _echoes(error: Any) -> bool:
+    """Whether a list is called too short only because its wrong entries were left out."""
+    return error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]
 
 
 def _tags(context: dict[str, Any]) -> list[str]:
@@ -199,7 +223,8 @@ def explain(
         Types of errors to overlook; None is returned where nothing else is wrong.
     """
     errors: list[Any] = sorted(
-        (entry for entry in error.errors(include_url=False) if entry["type"] not in skip), key=_rank
+        (entry for entry in error.errors(include_url=False) if entry["type"] not in skip and not _echoes(entry)),
+        key=_rank,
     )
     if not errors:
         return None
@@ -212,8 +237,11 @@ def explain(
     same = [entry for entry in errors if _rank(entry) == 1 and _clean(entry["loc"], raw, False) == path]
     if kind == "extra_forbidden":
         sentence = f"key {where} is unknown{did_you_mean(str(path[-1]), fields_at(root, path[:-1]))}"
-    elif kind == "missing" and not isinstance(path[-1], int):
-        sentence = f"key {where} is missing"
+    elif kind == "missing" and isinstance(path[-1], int):
+        whole = _value_at(raw, path[:-1])
+        sentence = f"{dotted(locate(path[:-1]))} is {shown(whole)}, but must have at least {path[-1] + 1} entries"
+    elif kind == "missing":
+        sentence = f"key {where} is missing{_what_it_is(root, path)}"
     elif kind == "union_tag_not_found":
         sentence = f"{where} needs a kind"
     elif kind == "union_tag_invalid":

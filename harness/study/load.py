@@ -111,10 +111,13 @@ def load_profile(path: Path) -> ProfileSpec:
 
 def dump_study(study: StudySpec) -> str:
     """The study as YAML that ``load_study`` reads back as the same study."""
-    return yaml12.dump(study.model_dump(mode="json"))
+    values = study.model_dump(mode="json")
+    return yaml12.dump({key: value for key, value in values.items() if key != "grid" or value})
 
 
 def _validated(values: dict[str, Any]) -> StudySpec:
+    if values.get("grid") == {}:
+        raise SpecError(("grid",), "grid is empty; give it a field with its values, or leave grid out")
     try:
         return StudySpec.model_validate_json(json.dumps(values))
     except ValidationError as error:

@@ -7,6 +7,7 @@ over ``responsive_dim`` it does). ``harness.study.plan`` turns them into checked
 
 from __future__ import annotations
 
+import json
 import operator
 import re
 from collections.abc import Callable
@@ -22,6 +23,7 @@ Lines = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list is no tup
 #: Names that the root folder uses itself, so that no study's folder may have them.
 RESERVED_NAMES = ("cache", "mlartifacts", "mlruns")
 
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _ORACLE_METRICS = ("identifiability/", "ood/", "conditions/")
 
 
@@ -229,7 +231,7 @@ def _count_or_list(value: object) -> object:
             raise ValueError(f"seeds is {value}, but at least one seed is needed: a count from 1 on, or a list")
         return list(range(value))
     if not isinstance(value, list | tuple):
-        raise ValueError(f"seeds is {value!r}, but must be a count such as 3, or a list such as [0, 1, 2]")
+        raise ValueError(f"seeds is {json.dumps(value)}, but must be a count such as 3, or a list such as [0, 1, 2]")
     return value
 
 
@@ -247,7 +249,7 @@ class StudySpec(Part):
     """
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of the study's folder; default: the file's"
+        description="name of the study's folder; default: the file's", json_schema_extra={"pattern": _NAME.pattern}
     )
     description: str = ""
     models: tuple[dict[str, Any], ...] = Field(
@@ -276,7 +278,12 @@ class StudySpec(Part):
 
     @field_validator("name")
     @classmethod
-    def _name_is_free(cls, name: str) -> str:
+    def _name_is_a_free_folder(cls, name: str) -> str:
+        if _NAME.fullmatch(name) is None:
+            raise ValueError(
+                f"name {name!r} is no safe folder name; use up to 64 letters, digits, dots, dashes and underscores, "
+                "beginning with a letter or digit"
+            )
         if name.lower() in RESERVED_NAMES:
             raise ValueError(f"name {name!r} is a folder of the study root's own; choose another")
         return name

@@ -1,0 +1,132 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from harness.errors import UserError
+from harness.study.folder import Claim, StudyFolder, TrialState, write_atomic
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = StudyFolder(tmp_path, "s")
+    made.create()
+    return made
+
+
+def claimed(trial, host=None, pid=None, when=None):
+    trial.path.mkdir(parents=True, exist_ok=True)
+    claim = {"host": host or socket.gethostname(), "pid": pid or os.getpid(), "time": when or time.time()}
+    trial.claim.write_text(json.dumps(claim))
+
+
+def dead_pid():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_create_makes_every_folder_and_leaves_no_probe(folder):
+    assert {path.name for path in folder.path.iterdir()} == {"launches", "submitit", "trials", "report"}
+    folder.create()
+
+
+def test_root_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "root").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written .*--root"):
+        StudyFolder(tmp_path / "root", "s").create()
+
+
+def test_write_atomic_replaces_and_cleans_up(tmp_path):
+    path = tmp_path / "deep" / "x.json"
+    write_atomic(path, "old")
+    write_atomic(path, b"new")
+    assert path.read_text() == "new"
+    assert [entry.name for entry in path.parent.iterdir()] == ["x.json"]
+
+
+def test_a_failed_write_leaves_the_old_content_and_no_rest(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    write_atomic(path, "old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("harness.study.folder.os.replace", fail)
+    with pytest.raises(UserError, match="No space left"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("state", ["finished", "failed", "pruned"])
+def test_a_result_decides_the_state_even_beside_a_claim(folder, state):
+    trial = folder.trial("a")
+    claimed(trial)
+    write_atomic(trial.result, json.dumps({"state": state}))
+    assert trial.state() == TrialState(state)
+    assert trial.state().has_ended
+
+
+def test_states_without_a_result(folder):
+    assert folder.trial("none").state() is TrialState.WAITING
+    alive, dead, left = folder.trial("alive"), folder.trial("dead"), folder.trial("left")
+    claimed(alive)
+    claimed(dead, pid=dead_pid())
+    write_atomic(left.checkpoint, b"")
+    assert folder.states() == {
+        "alive": TrialState.RUNNING,
+        "dead": TrialState.INTERRUPTED,
+        "left": TrialState.INTERRUPTED,
+    }
+
+
+def test_a_process_number_used_again_is_no_sign_of_life():
+    # this process began later than the claim says its owner did
+    assert not Claim(socket.gethostname(), os.getpid(), time=1_000_000.0).is_alive(last_sign=0.0)
+
+
+def test_another_machine_is_alive_while_it_writes(folder):
+    fresh, silent = folder.trial("fresh"), folder.trial("silent")
+    claimed(fresh, host="elsewhere", when=1000.0)
+    claimed(silent, host="elsewhere", when=1000.0)
+    os.utime(silent.claim, (1000.0, 1000.0))
+    assert fresh.state() is TrialState.RUNNING
+    assert silent.state() is TrialState.INTERRUPTED
+    silent.metrics.write_text("")
+    assert silent.state() is TrialState.RUNNING
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"host": 1}', '{"state": "other"}'])
+def test_broken_result_and_claim_count_as_absent(folder, text):
+    trial = folder.trial("a")
+    trial.path.mkdir()
+    trial.result.write_text(text)
+    trial.claim.write_text(text)
+    assert trial.state() is TrialState.WAITING
+
+
+def test_metrics_survive_a_torn_line_and_a_resume(folder):
+    trial = folder.trial("a")
+    assert trial.read_metrics() == []
+    trial.path.mkdir()
+    lines = [{"epoch": e, "time": t, "metrics": {"train/loss": v}} for e, t, v in [(1, 0, 9), (2, 1, 8), (2, 5, 7)]]
+    text = "\n".join(json.dumps(line) for line in lines)
+    trial.metrics.write_text(text + '\n{"epoch": 3, "metr')
+    assert trial.read_metrics() == [lines[0], lines[2]]
+    trial.metrics.write_text(text.replace("\n", '\n{"epoch": 2, "me\n', 1))
+    assert trial.read_metrics() == [lines[0], lines[2]]
+
+
+def test_stop_is_asked_for_in_a_file(folder):
+    trial = folder.trial("a")
+    trial.request_stop("pruned: above the median")
+    assert trial.stop.read_text() == "pruned: above the median\n"
+
+
+def test_study_folder_that_does_not_exist_has_no_trials(tmp_path):
+    assert StudyFolder(tmp_path, "none").states() == {}

@@ -1,0 +1,160 @@
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from harness.study.spec import AxisSpec, ComputeSpec, ExpectSpec, ObjectiveSpec, ProfileSpec, StudySpec, json_schema
+
+SMALL = {"name": "s", "models": [{"kind": "perturbed_vae"}], "data": {"kind": "simulation"}}
+
+
+def study(**keys):
+    return StudySpec.model_validate_json(json.dumps({**SMALL, **keys}))
+
+
+def refused(**keys):
+    with pytest.raises(ValidationError) as caught:
+        study(**keys)
+    return str(caught.value)
+
+
+def test_a_count_of_seeds_is_the_first_integers():
+    assert study(seeds=4).seeds == (0, 1, 2, 3)
+    assert study(seeds=[7, 3]).seeds == (7, 3)
+
+
+@pytest.mark.parametrize("seeds", [0, -1, [], [1, 1], True, [True], [-1], "3", 2.0, [1.5], {"a": 1}])
+def test_impossible_seeds_are_refused(seeds):
+    assert "seeds" in refused(seeds=seeds)
+
+
+def test_one_objective_needs_no_list():
+    one = {"metric": "validation/loss", "direction": "minimize"}
+    assert study(objective=one).objective == study(objective=[one]).objective == study().objective
+
+
+def test_truth_and_test_select_only_when_marked():
+    metric = {"metric": "identifiability/mcc", "direction": "maximize"}
+    assert "oracle: true" in refused(objective=metric)
+    assert study(objective={**metric, "oracle": True}).oracle_selection
+    assert not study().oracle_selection
+
+
+@pytest.mark.parametrize("metric", ["train/loss", "baseline/additive/ood/x/r2", "loss"])
+def test_some_metrics_never_select(metric):
+    with pytest.raises(ValidationError, match="cannot select"):
+        ObjectiveSpec(metric=metric, direction="minimize", oracle=True)
+
+
+def test_oracle_on_a_validation_metric_is_a_contradiction():
+    with pytest.raises(ValidationError, match="neither"):
+        ObjectiveSpec(metric="validation/loss", direction="minimize", oracle=True)
+
+
+TWO = [{"metric": "validation/loss", "direction": "minimize"}, {"metric": "validation/x", "direction": "minimize"}]
+SEARCH = {"trials": 3, "space": {"latent_dim": {"low": 5, "high": 9}}}
+
+
+def test_sampler_follows_the_number_of_objectives():
+    assert study(search=SEARCH).search.sampler == "tpe"
+    assert study(search=SEARCH, objective=TWO).search.sampler == "nsga2"
+    assert study(search={**SEARCH, "sampler": "random"}, objective=TWO).search.sampler == "random"
+
+
+def test_pruning_needs_a_single_validation_curve():
+    median = {**SEARCH, "pruner": "median"}
+    assert study(search=median).search.pruner == "median"
+    assert "single objective" in refused(search=median, objective=TWO)
+    oracle = {"metric": "ood/double/r2", "direction": "maximize", "oracle": True}
+    assert "validation/" in refused(search=median, objective=oracle)
+
+
+def test_axis_is_integer_only_where_all_ends_are():
+    assert AxisSpec(low=2, high=8).is_integer
+    assert AxisSpec(low=2, high=8, step=2).is_integer
+    assert not AxisSpec(low=2, high=8.0).is_integer
+    assert not AxisSpec(low=2, high=8, step=0.5).is_integer
+    assert not AxisSpec(choices=(1, 2)).is_integer
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"low": 1},
+        {"low": 2, "high": 2},
+        {"low": 3, "high": 2},
+        {"low": 0, "high": 2, "log": True},
+        {"low": 1, "high": 9, "log": True, "step": 2},
+        {"low": 1, "high": 9, "step": 0},
+        {"choices": []},
+        {"choices": [1], "low": 1},
+        {"choices": [1], "log": True},
+    ],
+)
+def test_impossible_axes_are_refused(keys):
+    with pytest.raises(ValidationError):
+        AxisSpec(**keys)
+
+
+def test_packing_is_refused_with_what_would_do():
+    with pytest.raises(ValidationError, match=r"not available.*trials_per_job"):
+        ComputeSpec(pack=4)
+    assert ComputeSpec(pack=1).pack == 1
+
+
+def test_slurm_needs_a_profile():
+    with pytest.raises(ValidationError, match="profile"):
+        ComputeSpec(cluster="slurm")
+
+
+def test_profile_is_closed_and_its_gpu_type_needs_gpus():
+    assert ProfileSpec(setup=["module load cuda"]).setup == ("module load cuda",)
+    with pytest.raises(ValidationError):
+        ProfileSpec(partitoin="gpu")
+    with pytest.raises(ValidationError, match="gpus"):
+        ProfileSpec(gpu_type="a100")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "-x", "a b", "x" * 65, "cache", "mlartifacts", "a\n"])
+def test_names_that_are_no_safe_folder_are_refused(name):
+    assert "name" in refused(name=name)
+
+
+@pytest.mark.parametrize(
+    ("where", "yes", "no"),
+    [(">= 4", 4, 3), ("<0.1", 0.01, 0.1), ("== 3", 3, 4), ((1, "a"), "a", 2), ("> 1e-3", 0.01, 0.0)],
+)
+def test_expectation_predicts(where, yes, no):
+    spec = ExpectSpec(axis="x", identifies_where=where)
+    assert spec.predicts(yes)
+    assert not spec.predicts(no)
+
+
+def test_comparison_with_a_word_predicts_nothing():
+    assert not ExpectSpec(axis="x", identifies_where=">= 4").predicts("free")
+
+
+def test_expectation_is_about_an_axis_of_the_study():
+    assert study(grid={"sparsity": [0, 1]}, expect={"axis": "sparsity", "identifies_where": "> 0"}).expect is not None
+    assert study(expect={"axis": "model", "identifies_where": ["cite_vae"]}).expect is not None
+    assert "its axes are model, sparsity" in refused(
+        grid={"sparsity": [0, 1]}, expect={"axis": "latent_dim", "identifies_where": "> 0"}
+    )
+
+
+def test_schema_knows_models_data_and_base():
+    schema = json_schema()
+    text = json.dumps(schema)
+    assert "base" in schema["properties"]
+    assert "required" not in schema
+    for definition in ("PerturbedVAESpec", "BetaVAESpec", "SimulationData", "PerturbseqData", "LinearGaussianSpec"):
+        assert f"#/$defs/{definition}" in text
+        assert definition in schema["$defs"]
+    assert schema["$defs"]["CiteVAESpec"]["additionalProperties"] is False
+
+
+def test_schema_has_no_dangling_reference():
+    schema = json_schema()
+    referred = {part.split('"')[0] for part in json.dumps(schema).split("#/$defs/")[1:]}
+    assert referred <= set(schema["$defs"])
