@@ -115,6 +115,6 @@ class LatentModel(nn.Module):
         """
         raise NotImplementedError
 
-    def penalised_graph(self) -> Tensor | None:
+    def learned_graph(self) -> Tensor | None:
         """Learned control graph L_vv, (d_v, d_v), or None where the model has none."""
         return None

@@ -111,7 +111,7 @@ class CausalVAE(LatentModel):
         own = list(self.mechanisms.parameters())
         return own if self.reads_u else [*own, self.unmixing, self.from_invariant]
 
-    def penalised_graph(self) -> Tensor:
+    def learned_graph(self) -> Tensor:
         return self.mechanisms.masked_graph.detach()
 
     # -- posterior ------------------------------------------------------------------------------------

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import io
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from harness.files import write_atomic
+
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` to a temporary file beside ``path``, flush it to disk, then rename it into place."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Write ``state``, tensors and plain values, atomically to ``path``."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomic(path, buffer.getvalue())
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from harness.data.batch import PerturbationData
 from harness.data.seeding import generator
 from harness.errors import TrialFailure, TrialStopped
+from harness.files import write_atomic
 from harness.models import LatentModel
 from harness.training import checkpoint
 from harness.training.pairing import Pairing
@@ -75,6 +76,8 @@ class Trainer:
         ``float32``, or ``bfloat16`` autocast.
     files
         Where to write.
+    keep_every_epoch
+        Folder for the weights of every epoch, or None.
     """
 
     def __init__(
@@ -89,10 +92,12 @@ class Trainer:
         precision: str,
         device: torch.device,
         files: TrainingFiles,
+        keep_every_epoch: Path | None = None,
     ) -> None:
         self.model, self.data, self.spec, self.pairing = model, data, spec, pairing
         self.seed, self.kl_warmup, self.precision = seed, kl_warmup, precision
         self.device, self.files = device, files
+        self.keep_every_epoch = keep_every_epoch
         with torch.no_grad():
             self.prepared = model.transform.prepare(data.frames.to(device))
         self.u = data.u.to(device)
@@ -137,6 +142,9 @@ class Trainer:
             self.last |= metrics
             self.seconds += time.monotonic() - started
             self._log(metrics)
+            if self.keep_every_epoch is not None:
+                self.keep_every_epoch.mkdir(exist_ok=True)
+                checkpoint.save(self.keep_every_epoch / f"epoch_{self.epoch:05d}.pt", self._weights())
             stopped = self.files.stop.exists()
             if stopped or time.monotonic() - saved_at >= self.spec.checkpoint_seconds:
                 self._save()
@@ -290,6 +298,4 @@ def _drop_after(path: Path, epoch: int) -> None:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError):
             break
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text("".join(line + "\n" for line in kept))
-    unfinished.replace(path)
+    write_atomic(path, "".join(line + "\n" for line in kept))

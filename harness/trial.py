@@ -1,0 +1,273 @@
+"""One trial: a pure function of its spec, written into one folder, resumable at any instant.
+
+It knows no Optuna, MLflow or SLURM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness import scoring
+from harness.data import load
+from harness.data.batch import PerturbationData
+from harness.data.seeding import derive, generator
+from harness.errors import TrialFailure, TrialStopped, UserError
+from harness.files import write_atomic
+from harness.models import LatentModel, build_model
+from harness.scoring import Scored
+from harness.training import checkpoint
+from harness.training.loop import Trained, Trainer, TrainingFiles
+from harness.training.pairing import Pairing
+from harness.trial_result import RESULT_FILE, TrialResult, read_result
+from harness.trial_spec import BetaVAESpec, CausalModelSpec, TrialSpec
+
+#: A trial that ends so has failed by its own numbers or inputs; anything else is a crash, which the driver retries.
+_OWN_FAILURES = (TrialFailure, UserError, ValueError, ArithmeticError, np.linalg.LinAlgError)
+
+
+def run_trial(
+    spec: TrialSpec,
+    folder: Path,
+    *,
+    device: str = "auto",
+    cache_dir: Path | None = None,
+    on_epoch: Callable[[int], None] | None = None,
+) -> TrialResult:
+    """Train and score what ``spec`` says; a trial that is over is not run again.
+
+    Parameters
+    ----------
+    spec
+        What determines the result.
+    folder
+        The trial's own folder; a checkpoint in it is resumed.
+    device
+        ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
+    cache_dir
+        Folder of built datasets; default: ``cache`` beside the trial's folder.
+    on_epoch
+        Called after each epoch with its number.
+
+    Returns
+    -------
+    The result, also in ``result.json``. Failures of the trial's own are results with state ``failed``.
+    """
+    over = read_result(folder)
+    if over is not None:
+        return over
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "spec.json", spec.model_dump_json(indent=1))
+    started = time.time()
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(spec.threads)
+    where = _device(device)
+    blank = TrialResult(spec.trial_id, "failed", started=started, environment=_environment(where, spec.threads))
+    try:
+        trial = _Trial(spec, folder, where, cache_dir or folder.parent / "cache")
+        result = trial.run(blank, on_epoch)
+    except TrialStopped:
+        result = _pruned(blank, folder)
+    except _OWN_FAILURES as error:
+        result = replace(blank, failure=_failure(error), epochs=_epochs_logged(folder))
+    finally:
+        torch.set_num_threads(threads_before)
+    result = replace(result, ended=time.time())
+    write_atomic(folder / RESULT_FILE, result.to_json())
+    return result
+
+
+class _Trial:
+    """The stages of a trial on one device."""
+
+    def __init__(self, spec: TrialSpec, folder: Path, device: torch.device, cache_dir: Path) -> None:
+        self.spec, self.folder, self.device = spec, folder, device
+        self.data = load(spec.data, cache_dir)
+        if self.data.fingerprint != spec.data_fingerprint:
+            raise UserError(
+                f"the data changed since the trial was planned (fingerprint {self.data.fingerprint}, planned "
+                f"{spec.data_fingerprint}); launch the study again"
+            )
+
+    def run(self, blank: TrialResult, on_epoch: Callable[[int], None] | None) -> TrialResult:
+        began = time.monotonic()
+        spec, data = self.spec, self.data
+        model = self._fresh_model()
+        trainer = Trainer(
+            model,
+            data,
+            spec.train,
+            pairing=Pairing(data, self._pairing(), spec.seed),
+            seed=spec.seed,
+            kl_warmup=spec.model.kl_warmup,
+            precision=spec.precision,
+            device=self.device,
+            files=TrainingFiles.under(self.folder),
+            keep_every_epoch=self.folder / "weights" if spec.train.keep == "all" else None,
+        )
+        untrained = scoring.encode_split(model, data, trainer.prepared, "test")
+        trained = trainer.run(on_epoch)
+        latents = scoring.encode_split(model, data, trainer.prepared, "test")
+        scoring.write_latents(self.folder / "latents.npz", data, latents)
+        self._write_split()
+        scored = self._score(model, trainer, latents, untrained)
+        scored.warnings += _collapsed(trained)
+        self._keep(model)
+        scored.metrics |= trained.metrics
+        scored.metrics["train/best_epoch"] = float(trained.best_epoch)
+        scored.metrics["time/train_seconds"] = trained.seconds
+        scored.metrics["time/total_seconds"] = time.monotonic() - began
+        _refuse_nonfinite(scored, trained.epochs)
+        return replace(
+            blank,
+            state="finished",
+            metrics=scored.metrics,
+            baselines=scored.baselines,
+            warnings=scored.warnings,
+            epochs=trained.epochs,
+            data=_describe(data, scored),
+        )
+
+    def _fresh_model(self) -> LatentModel:
+        spec, data = self.spec, self.data
+        fields = spec.model.model_dump()
+        if isinstance(spec.model, CausalModelSpec):
+            fields["responsive_dim"] = spec.model.d_v
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(spec.seed, "initialisation"))
+            model = build_model(
+                fields, shape=data.frame_shape, perturbations=len(data.perturbations), targets=data.targets
+            )
+        seen = torch.unique(data.index[data.splits["train"]])
+        model.transform.fit(data.as_float(data.frames[seen]), generator(spec.seed, "principal components"))
+        return model.to(self.device)
+
+    def _pairing(self) -> str:
+        # a model without u needs no control, but its trajectories still have a first frame
+        return "none" if isinstance(self.spec.model, BetaVAESpec) else self.spec.model.pairing
+
+    def _score(self, model: LatentModel, trainer: Trainer, latents: Any, untrained: Any) -> Scored:
+        spec, data = self.spec, self.data
+        scored = Scored()
+        wanted = []
+        if spec.evaluate.identifiability:
+            graph = model.learned_graph()
+            wanted.append(scoring.score_identifiability(data, latents, untrained, graph, spec.seed))
+        if spec.evaluate.ood:
+            wanted.append(scoring.score_ood(model, data, spec.evaluate.cells, spec.seed))
+        if spec.evaluate.conditions:
+            wanted.append(scoring.score_conditions(model, data))
+        for part in wanted:
+            scored.metrics |= part.metrics
+            scored.baselines |= part.baselines
+            scored.warnings += part.warnings
+            scored.excluded |= part.excluded
+        return scored
+
+    def _write_split(self) -> None:
+        data = self.data
+        rows: dict[str, dict[str, list[int]]] = {}
+        for split, members in data.splits.items():
+            names = [data.conditions[c] for c in data.condition[members].tolist()]
+            for row, name in zip(members.tolist(), names, strict=True):
+                rows.setdefault(split, {}).setdefault(name, []).append(row)
+        body = {"fingerprint": data.fingerprint, "excluded": data.excluded, "rows": rows}
+        write_atomic(self.folder / "split.json", json.dumps(body))
+
+    def _keep(self, model: LatentModel) -> None:
+        if self.spec.train.keep != "none":
+            checkpoint.save(self.folder / "model.pt", model.state_dict())
+        (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def _collapsed(trained: Trained) -> list[str]:
+    return [
+        f"the {block} block collapsed: no latent is active on validation cells"
+        for block in ("responsive", "invariant")
+        if trained.metrics.get(f"validation/active_{block}") == 0.0
+    ]
+
+
+def _refuse_nonfinite(scored: Scored, epoch: int) -> None:
+    for name, value in {**scored.metrics, **scored.baselines}.items():
+        if not np.isfinite(value):
+            raise TrialFailure(name, epoch, "is not finite")
+
+
+def _describe(data: PerturbationData, scored: Scored) -> dict[str, Any]:
+    return {
+        "fingerprint": data.fingerprint,
+        "conditions": len(data.conditions),
+        "excluded": {**data.excluded, **scored.excluded},
+        "quality": data.quality,
+        "cells": {name: len(rows) for name, rows in data.splits.items()},
+    }
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    return {
+        "reason": str(error) or type(error).__name__,
+        "quantity": getattr(error, "quantity", None),
+        "epoch": getattr(error, "epoch", None),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+def _pruned(blank: TrialResult, folder: Path) -> TrialResult:
+    last: dict[str, float] = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        last |= json.loads(line)["metrics"]
+    return replace(blank, state="pruned", metrics=last, epochs=_epochs_logged(folder))
+
+
+def _epochs_logged(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("compute.device: cuda was asked for, but torch sees no GPU here; use auto or cpu")
+    return torch.device(name)
+
+
+def _environment(device: torch.device, threads: int) -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "device": str(device),
+        "gpu": gpu,
+        "threads": threads,
+        "git_commit": _git_commit(),
+        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
