@@ -332,12 +332,11 @@ class TrialSpec(Part):
     def trial_id(self) -> str:
         """Sixteen hex digits of a hash over everything that determines the result.
 
-        Paths, the cache folder and how often checkpoints are written do not count: the data count by
-        their fingerprint, and a resumed trial gives the same numbers as an uninterrupted one.
+        The data count by their fingerprint alone, not by where they lie. How often checkpoints are written
+        and which weights are kept do not count: a resumed trial gives the same numbers as an uninterrupted one.
         """
         body = self.model_dump(mode="json")
-        for key in ("path", "meshes", "cache_dir", "preset"):
-            body["data"].pop(key, None)
+        del body["data"]
         for key in ("checkpoint_seconds", "keep"):
             body["train"].pop(key)
         text = json.dumps(body, sort_keys=True, separators=(",", ":"))

@@ -25,6 +25,6 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError):
         return None
     return state

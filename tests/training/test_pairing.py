@@ -1,0 +1,70 @@
+"""Which control stands beside each cell."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from harness.data.fingerprint import fingerprint
+from harness.data.simulation import build
+from harness.errors import UserError
+from harness.training.pairing import Pairing
+from harness.trial_spec import LinearGaussianSpec, SimulationData
+
+
+@pytest.fixture(scope="module")
+def data():
+    spec = SimulationData(preset="tiny")
+    return build(spec, fingerprint(spec), Path())
+
+
+def test_true_pairs_are_the_datas_own(data):
+    rows = data.splits["train"]
+    assert torch.equal(Pairing(data, "auto", 0).index("train", 3), data.index[rows])
+
+
+def test_auto_is_random_where_there_are_no_pairs(data):
+    assert Pairing(replace(data, pairs=False), "auto", 0).kind == "random"
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("kind", ["random", "ot"])
+def test_partners_are_controls_of_the_same_split(data, kind, split):
+    controls = set(data.index[data.control_rows(split), -1].tolist())
+    index = Pairing(data, kind, 0).index(split, 1)
+    assert set(index[:, 0].tolist()) <= controls
+    assert torch.equal(index[:, 1], data.index[data.splits[split], 1])
+
+
+def test_random_partners_change_with_the_epoch_and_not_otherwise(data):
+    pairing = Pairing(data, "random", 0)
+    assert torch.equal(pairing.index("train", 1), Pairing(data, "random", 0).index("train", 1))
+    assert not torch.equal(pairing.index("train", 1), pairing.index("train", 2))
+
+
+def test_transport_has_the_least_cost(data):
+    index = Pairing(data, "ot", 0).index("train", 1)
+    rows = data.splits["train"]
+    here = data.condition[rows] == 1
+    controls = data.index[data.control_rows("train"), -1]
+    frames = data.frames
+    repeats = -(-int(here.sum()) // len(controls))
+    cost = torch.cdist(frames[index[here, 1]], frames[controls.repeat(repeats)]).square().numpy()
+    row, column = linear_sum_assignment(cost)
+    ours = (frames[index[here, 1]] - frames[index[here, 0]]).square().sum().item()
+    # costs are taken in 20 components, which are all of this data's 20 features
+    assert ours == pytest.approx(cost[row, column].sum(), rel=1e-3)
+
+
+def test_pairs_that_are_not_there_are_refused(data):
+    with pytest.raises(UserError, match="pairing: true needs data with true pairs"):
+        Pairing(replace(data, pairs=False), "true", 0)
+
+
+def test_trajectories_are_not_torn_apart():
+    spec = SimulationData(preset="tiny", process=LinearGaussianSpec(responsive=2, invariant=2, steps=2, lagged="dense"))
+    data = build(spec, "f", Path())
+    with pytest.raises(UserError, match="break the trajectories"):
+        Pairing(data, "random", 0)
