@@ -6,15 +6,15 @@ import contextlib
 import enum
 import json
 import os
-import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import files
 from harness.errors import UserError
+from harness.study.ownership import read_owner
 
 #: Seconds without a sign of life after which a trial on another machine counts as interrupted.
 SILENCE_SECONDS = 900.0
@@ -47,21 +47,8 @@ def write_atomic(path: Path, text: str | bytes) -> None:
     UserError
         Where the folder cannot be written.
     """
-    content = text.encode() if isinstance(text, str) else text
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide results from the rest of a group
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+        files.write_atomic(path, text)
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -81,42 +68,6 @@ def read_json(path: Path) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------ trial
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Who works, or worked, on a trial: host, process and the Unix time at which it began."""
-
-    host: str
-    pid: int
-    time: float
-
-    def is_alive(self, last_sign: float) -> bool:
-        """Whether the process still runs.
-
-        On this machine it is looked up; a later process with the same number is told apart by its start. On
-        another machine a sign of life (seconds since the epoch) within ``SILENCE_SECONDS`` must do.
-        """
-        if self.host != socket.gethostname():
-            return time.time() - last_sign < SILENCE_SECONDS
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass  # somebody else's process, so there is one
-        started = _process_start(self.pid)
-        return started is None or started <= self.time + 2.0
-
-
-def _process_start(pid: int) -> float | None:
-    """Unix time at which a process began; None where the system does not tell."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
-        return int(boot.split()[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, StopIteration, IndexError, ValueError):
-        return None
 
 
 @dataclass(frozen=True)
@@ -184,14 +135,6 @@ class TrialFolder:
         value = read_json(self.result)
         return value if isinstance(value, dict) else None
 
-    def read_claim(self) -> Claim | None:
-        """Who claimed the trial, or None."""
-        value = read_json(self.claim)
-        try:
-            return Claim(host=str(value["host"]), pid=int(value["pid"]), time=float(value["time"]))
-        except (TypeError, KeyError, ValueError):
-            return None
-
     def read_metrics(self) -> list[dict[str, Any]]:
         """Lines of ``metrics.jsonl``; a torn last line, and an epoch that was written again, count once or not.
 
@@ -215,14 +158,17 @@ class TrialFolder:
         result = self.read_result()
         if result is not None and result.get("state") in _ENDED:
             return _ENDED[result["state"]]
-        claim = self.read_claim()
-        if claim is None:
+        owner = read_owner(self.claim)
+        if owner is None:
             return TrialState.INTERRUPTED if self.checkpoint.exists() else TrialState.WAITING
-        return TrialState.RUNNING if claim.is_alive(self._last_sign(claim)) else TrialState.INTERRUPTED
+        alive = owner.is_alive
+        if alive is None:  # on another machine, where only what it writes tells
+            alive = time.time() - self._last_sign(owner.time) < SILENCE_SECONDS
+        return TrialState.RUNNING if alive else TrialState.INTERRUPTED
 
-    def _last_sign(self, claim: Claim) -> float:
-        signs = [claim.time]
-        for path in (self.claim, self.metrics, self.checkpoint):
+    def _last_sign(self, heartbeat: float) -> float:
+        signs = [heartbeat]
+        for path in (self.metrics, self.checkpoint):
             with contextlib.suppress(FileNotFoundError):
                 signs.append(path.stat().st_mtime)
         return max(signs)

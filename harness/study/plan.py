@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import UserError
@@ -13,7 +13,7 @@ from harness.study.explain import Path, SpecError, did_you_mean
 from harness.study.spec import AxisSpec, StudySpec
 from harness.trial_spec import AnyDataSpec, TrialSpec
 
-#: Name of the axis over ``models`` in a search, and in ``expect.axis``.
+#: Name of the axis over ``models``, in a point's setting and in ``expect.axis``.
 MODEL_AXIS = "model"
 
 Fingerprint = Callable[[AnyDataSpec], str]
@@ -40,7 +40,9 @@ class Point:
     kind : the model's kind.
     model_index : index into ``StudySpec.models``.
     values : value of each grid or search key that concerns this model, in the file's order.
-    trials : one a seed, in the order of ``seeds``.
+    trials : one a seed, in the order of ``seeds``; empty for a grid cell that is searched, which is no point
+        yet but where proposals start from.
+    space : search axes that concern this model, for a grid cell that is searched; else empty.
     """
 
     cell: str
@@ -49,6 +51,7 @@ class Point:
     model_index: int
     values: dict[str, Any]
     trials: tuple[PlannedTrial, ...]
+    space: dict[str, AxisSpec] = field(default_factory=dict)
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -58,13 +61,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Plan:
-    """All grid cells of a study; what a search will propose is only counted.
+    """All grid cells of a study; what a search will propose in them is only counted.
+
+    A search runs in each grid cell by itself, so that every model and setting gets the same budget. A cell
+    whose model has none of the searched keys runs as it is.
 
     Attributes
     ----------
-    points : grid cells, models outermost, then grid keys in the file's order; empty for a search without grid.
+    points : grid cells, models outermost, then grid keys in the file's order.
     seeds : number of seeds.
-    proposals : points that the search will add.
+    proposals : points that the search adds, over all cells.
     trials_per_job : most trials in one job.
     """
 
@@ -84,11 +90,10 @@ class Plan:
 
     def preview(self) -> Preview:
         """How much the study is, before anything runs."""
-        searched = self.proposals * self.seeds
         return Preview(
             cells=len(self.points),
             proposals=self.proposals,
-            trials=len(self.trials) + searched,
+            trials=len(self.trials) + self.proposals * self.seeds,
             jobs=len(self.jobs()) + self.proposals * -(-self.seeds // self.trials_per_job),
         )
 
@@ -136,8 +141,6 @@ class _Cell:
 
 def _cells(study: StudySpec) -> Iterator[_Cell]:
     """Every combination of the grid, for each model over the keys that concern it."""
-    if study.search is not None and not study.grid:
-        return
     places: dict[str, Path] = {key: ("grid", key) for key in study.grid}
     for number, label in enumerate(model_labels(study)):
         keys = list(targets(study, number, places))
@@ -164,9 +167,26 @@ def check(study: StudySpec) -> None:
         target(study, key, ("grid", key))
         _refuse_repeats(("grid", key), values)
     for cell in _cells(study):
-        build(study, cell.model_index, cell.values, cell.places, cell.name)
+        _check_cell(study, cell)
     if study.search is not None:
         _check_search(study)
+
+
+def _check_cell(study: StudySpec, cell: _Cell) -> None:
+    """Build a cell; where it is searched, what only its combination gets wrong is left to the proposals."""
+    try:
+        build(study, cell.model_index, cell.values, cell.places, cell.name)
+    except SpecError as error:
+        is_of_one_value = any(error.path[: len(place)] == place for place in cell.places.values())
+        if is_of_one_value or not _space(study, cell.model_index):
+            raise
+
+
+def _space(study: StudySpec, model: int) -> dict[str, AxisSpec]:
+    """Search axes that concern one model."""
+    space = study.search.space if study.search else {}
+    keys = targets(study, model, {key: ("search", "space", key) for key in space})
+    return {key: space[key] for key in keys}
 
 
 def _refuse_repeats(place: Path, values: Sequence[Any]) -> None:
@@ -184,6 +204,8 @@ def _check_search(study: StudySpec) -> None:
     for key, axis in search.space.items() if search else ():
         place: Path = ("search", "space", key)
         its = target(study, key, place)
+        if key in study.grid:
+            raise SpecError(place, f"{'.'.join(map(str, place))} is in the grid too; leave it in one of the two")
         ends: list[tuple[str | int, Any]] = [("low", axis.low), ("high", axis.high)]
         if axis.choices is not None:
             _refuse_repeats((*place, "choices"), axis.choices)
@@ -218,7 +240,7 @@ def plan(study: StudySpec, fingerprint: Fingerprint | None = None) -> Plan:
     """
     check(study)
     known = _Fingerprints(fingerprint)
-    points = tuple(_point(study, cell, known) for cell in _cells(study))
+    points = tuple(_searched(study, cell) or _point(study, cell, known) for cell in _cells(study))
     owner: dict[str, str] = {}
     for trial in (trial for point in points for trial in point.trials):
         if owner.setdefault(trial.trial_id, trial.cell) != trial.cell:
@@ -228,18 +250,9 @@ def plan(study: StudySpec, fingerprint: Fingerprint | None = None) -> Plan:
     return Plan(
         points=points,
         seeds=len(study.seeds),
-        proposals=study.search.trials if study.search else 0,
+        proposals=sum(study.search.trials for point in points if point.space) if study.search else 0,
         trials_per_job=study.compute.trials_per_job,
     )
-
-
-def search_axes(study: StudySpec) -> dict[str, AxisSpec]:
-    """Axes of the search; with several models the model is one, under ``model``."""
-    if study.search is None:
-        return {}
-    labels = model_labels(study)
-    several = {MODEL_AXIS: AxisSpec(choices=labels)} if len(labels) > 1 else {}
-    return {**several, **study.search.space}
 
 
 def point_for(study: StudySpec, setting: Setting, fingerprint: Fingerprint | None = None) -> Point:
@@ -248,8 +261,8 @@ def point_for(study: StudySpec, setting: Setting, fingerprint: Fingerprint | Non
     Parameters
     ----------
     setting
-        Values of grid or search keys; ``model`` names the entry of ``models`` and may be left out where there
-        is only one. Keys that do not concern that model are passed over.
+        A cell's ``setting`` with the proposed values on top. ``model`` names the entry of ``models`` and may be
+        left out where there is only one; keys that do not concern that model are passed over.
 
     Raises
     ------
@@ -261,7 +274,9 @@ def point_for(study: StudySpec, setting: Setting, fingerprint: Fingerprint | Non
     if model not in labels:
         raise UserError(f"model {model!r} is none of this study's{did_you_mean(str(model), labels)}")
     number = labels.index(model)
-    places: dict[str, Path] = {key: ("search", "space", key) for key in setting if key != MODEL_AXIS}
+    places: dict[str, Path] = {
+        key: ("grid", key) if key in study.grid else ("search", "space", key) for key in setting if key != MODEL_AXIS
+    }
     values = {key: setting[key] for key in targets(study, number, places)}
     return _point(study, _Cell(number, model, values, places), _Fingerprints(fingerprint))
 
@@ -282,6 +297,15 @@ class _Fingerprints:
         if key not in self._known:
             self._known[key] = self._take(data)
         return self._known[key]
+
+
+def _searched(study: StudySpec, cell: _Cell) -> Point | None:
+    """The cell as a search starts from it; None where nothing of it is searched."""
+    space = _space(study, cell.model_index)
+    if not space:
+        return None
+    kind = model_kinds(study)[cell.model_index]
+    return Point(cell.name, cell.model, kind, cell.model_index, cell.values, trials=(), space=space)
 
 
 def _point(study: StudySpec, cell: _Cell, fingerprints: _Fingerprints) -> Point:

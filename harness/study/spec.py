@@ -102,10 +102,10 @@ class AxisSpec(Part):
 
 
 class SearchSpec(Part):
-    """A search by Optuna; one proposal is a point, run with every seed."""
+    """A search by Optuna, in each grid cell by itself; one proposal is a point, run with every seed."""
 
     sampler: Literal["tpe", "nsga2", "random"] = Field("tpe", description="default: nsga2 for several objectives")
-    trials: int = Field(ge=1, description="proposals; each runs once a seed")
+    trials: int = Field(ge=1, description="proposals in each grid cell; each runs once a seed")
     space: dict[str, AxisSpec] = Field(min_length=1)
     pruner: Literal["median", "none"] = Field("none", description="never applied to grid cells")
 

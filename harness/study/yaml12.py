@@ -61,6 +61,15 @@ for _table in (_Loader, _Dumper):
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
 
 
+def _text_node(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # the emitter takes these for line breaks, and folds them to a space unless they are escaped
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text_node)
+
+
 def _lines(node: yaml.Node | None, path: Path, lines: dict[Path, int], parents: tuple[int, ...] = ()) -> None:
     """Record the line of every key below a node; an alias of its own parent is left to the loader to refuse."""
     if node is None or id(node) in parents:

@@ -1,14 +1,13 @@
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
+from dataclasses import asdict, replace
 
 import pytest
 
 from harness.errors import UserError
-from harness.study.folder import Claim, StudyFolder, TrialState, write_atomic
+from harness.study.folder import StudyFolder, TrialState, write_atomic
+from harness.study.ownership import this_process
 
 
 @pytest.fixture
@@ -18,10 +17,9 @@ def folder(tmp_path):
     return made
 
 
-def claimed(trial, host=None, pid=None, when=None):
+def claimed(trial, **changes):
     trial.path.mkdir(parents=True, exist_ok=True)
-    claim = {"host": host or socket.gethostname(), "pid": pid or os.getpid(), "time": when or time.time()}
-    trial.claim.write_text(json.dumps(claim))
+    trial.claim.write_text(json.dumps(asdict(replace(this_process(), **changes))))
 
 
 def dead_pid():
@@ -56,7 +54,7 @@ def test_a_failed_write_leaves_the_old_content_and_no_rest(tmp_path, monkeypatch
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("harness.study.folder.os.replace", fail)
+    monkeypatch.setattr("harness.files.os.replace", fail)
     with pytest.raises(UserError, match="No space left"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
@@ -85,28 +83,26 @@ def test_states_without_a_result(folder):
     }
 
 
-def test_a_process_number_used_again_is_no_sign_of_life():
-    # this process began later than the claim says its owner did
-    assert not Claim(socket.gethostname(), os.getpid(), time=1_000_000.0).is_alive(last_sign=0.0)
+def test_a_process_number_used_again_is_no_sign_of_life(folder):
+    claimed(folder.trial("a"), started=1)
+    assert folder.trial("a").state() is TrialState.INTERRUPTED
 
 
 def test_another_machine_is_alive_while_it_writes(folder):
     fresh, silent = folder.trial("fresh"), folder.trial("silent")
-    claimed(fresh, host="elsewhere", when=1000.0)
-    claimed(silent, host="elsewhere", when=1000.0)
-    os.utime(silent.claim, (1000.0, 1000.0))
+    claimed(fresh, host="elsewhere")
+    claimed(silent, host="elsewhere", time=1000.0)
     assert fresh.state() is TrialState.RUNNING
     assert silent.state() is TrialState.INTERRUPTED
     silent.metrics.write_text("")
     assert silent.state() is TrialState.RUNNING
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"host": 1}', '{"state": "other"}'])
-def test_broken_result_and_claim_count_as_absent(folder, text):
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"state": "other"}'])
+def test_a_broken_result_counts_as_absent(folder, text):
     trial = folder.trial("a")
     trial.path.mkdir()
     trial.result.write_text(text)
-    trial.claim.write_text(text)
     assert trial.state() is TrialState.WAITING
 
 

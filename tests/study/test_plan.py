@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from harness.errors import UserError
-from harness.study.plan import axes_of, check, find, into_jobs, plan, point_for, search_axes
+from harness.study.plan import axes_of, check, find, into_jobs, plan, point_for
 from harness.study.spec import StudySpec
 
 SIMULATION = {"kind": "simulation", "preset": "tiny"}
@@ -179,23 +179,37 @@ SEARCH = {
 }
 
 
-def test_a_search_alone_enumerates_nothing():
-    searched = planned(search=SEARCH, compute={"trials_per_job": 2})
-    assert searched.points == ()
-    assert searched.preview().trials == 12
-    assert searched.preview().jobs == 6
+def test_a_search_has_each_model_as_a_cell_without_trials():
+    searched = planned(
+        models=[{"kind": "perturbed_vae"}, {"kind": "cite_vae"}], search=SEARCH, compute={"trials_per_job": 2}
+    )
+    assert [point.cell for point in searched.points] == ["perturbed_vae", "cite_vae"]
+    assert searched.trials == ()
+    assert list(searched.points[0].space) == ["sparsity", "latent_dim"]
+    preview = searched.preview()
+    assert (preview.cells, preview.proposals, preview.trials, preview.jobs) == (2, 12, 24, 12)
 
 
-def test_a_search_on_top_of_a_grid_counts_both():
-    preview = planned(search=SEARCH, grid={"latent_dim": [5, 6]}).preview()
-    assert (preview.cells, preview.proposals, preview.trials) == (2, 6, 16)
+def test_a_search_runs_in_every_grid_cell():
+    searched = planned(search=SEARCH, grid={"hidden": [8, 16]})
+    assert [point.values for point in searched.points] == [{"hidden": 8}, {"hidden": 16}]
+    assert searched.preview().proposals == 12
 
 
-def test_several_models_are_an_axis_of_the_search():
-    two = study(models=[{"kind": "perturbed_vae"}, {"kind": "beta_vae"}], search=SEARCH)
-    assert search_axes(two)["model"].choices == ("perturbed_vae", "beta_vae")
-    assert "model" not in search_axes(study(search=SEARCH))
-    assert search_axes(study()) == {}
+def test_a_model_without_any_searched_key_runs_as_it_is():
+    space = {"sparsity": {"low": 0.0, "high": 1.0}}
+    searched = planned(models=[{"kind": "perturbed_vae"}, {"kind": "beta_vae"}], search={"trials": 6, "space": space})
+    causal, beta = searched.points
+    assert (len(causal.trials), list(causal.space)) == (0, ["sparsity"])
+    assert (len(beta.trials), list(beta.space)) == (2, [])
+    assert searched.preview().trials == 6 * 2 + 2
+
+
+def test_a_cell_may_be_impossible_until_a_proposal_completes_it():
+    keys = {"search": {"trials": 2, "space": {"responsive_dim": {"low": 1, "high": 2}}}, "grid": {"latent_dim": [3, 4]}}
+    cell = planned(**keys).points[0]
+    point = point_for(study(**keys), {**cell.setting, "responsive_dim": 2}, mark)
+    assert point.trials[0].spec.model.d_i == 1
 
 
 def test_a_proposal_becomes_a_point_and_a_repeated_one_the_same_trials():
@@ -208,10 +222,19 @@ def test_a_proposal_becomes_a_point_and_a_repeated_one_the_same_trials():
     assert beta[0].values == {"latent_dim": 7}
 
 
-def test_a_proposal_meets_the_grids_own_trial():
-    both = study(search=SEARCH, grid={"latent_dim": [5, 6]})
-    cell = plan(both, mark).points[0]
-    assert point_for(both, {"latent_dim": 5}, mark).trials == cell.trials
+def test_a_proposal_is_the_trial_a_grid_would_give():
+    proposed = point_for(study(search=SEARCH), {"latent_dim": 5}, mark)
+    assert proposed.trials == planned(grid={"latent_dim": [5]}).points[0].trials
+
+
+def test_a_proposal_that_is_impossible_in_combination_is_refused():
+    with pytest.raises(UserError, match="leaves no room"):
+        point_for(study(search=SEARCH), {"latent_dim": 3}, mark)
+
+
+def test_a_key_is_searched_or_in_the_grid():
+    with pytest.raises(UserError, match=r"search\.space\.latent_dim is in the grid too"):
+        check(study(search=SEARCH, grid={"latent_dim": [5]}))
 
 
 def test_a_proposal_without_its_model_or_with_an_unknown_key_is_refused():
