@@ -1,0 +1,264 @@
+"""Trials in flight: submit them as jobs, see from their folders how they end, start again what died.
+
+A trial's outcome is its ``result.json``, never a job's status. A trial without one whose claim is held by a
+live process, or whose job waits or runs, is in flight; whoever started it. Otherwise its process died.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.study.executors import Executor, Job
+from harness.study.folder import StudyFolder, TrialFolder, TrialState, read_json, write_atomic
+from harness.study.job import RUN, RunTrials, attempts, claimed_by, drop_claim
+from harness.study.plan import PlannedTrial, into_jobs
+from harness.trial_result import TrialResult
+
+#: Seconds that a result may take to show on a shared file system after its job has left the queue.
+GRACE_SECONDS = {"inline": 0.0, "local": 0.0, "slurm": 15.0}
+
+
+@dataclass
+class _Flight:
+    """A trial that has been taken on and has no result yet."""
+
+    trial: PlannedTrial
+    folder: TrialFolder
+    job: Job | None = None
+    submitted: bool = False
+    attempts: int = 0
+    deaths: int = 0
+    gone_since: float | None = None
+    mates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial that came to its end: its result as ``result.json`` has it."""
+
+    trial: PlannedTrial
+    result: Mapping[str, Any]
+
+
+@dataclass
+class Fleet:
+    """All trials in flight of one study.
+
+    Attributes
+    ----------
+    folder : the study's.
+    executor : where jobs run.
+    cache_dir : folder of built datasets.
+    device : ``auto``, ``cpu`` or ``cuda``.
+    trials_per_job : most trials one job runs.
+    retries : times a trial is started again after its process died.
+    check : called before every write and submission; raises if this driver may not write any more.
+    after : ids of the jobs that a dataset (by fingerprint) still waits for.
+    run : importable name of the function that runs a trial.
+    """
+
+    folder: StudyFolder
+    executor: Executor
+    cache_dir: Path
+    device: str = "auto"
+    trials_per_job: int = 1
+    retries: int = 1
+    check: Callable[[], None] = lambda: None
+    after: Callable[[str], Sequence[str]] = lambda fingerprint: ()
+    run: str = RUN
+    _flights: dict[str, _Flight] = field(default_factory=dict)
+    _orphans: dict[str, Job] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._orphans = self._find_orphans()
+
+    # ------------------------------------------------------------------------------------ taking on
+
+    def add(self, trials: Iterable[PlannedTrial]) -> None:
+        """Take trials on; one that is in flight already is not taken twice."""
+        for trial in trials:
+            if trial.trial_id in self._flights:
+                continue
+            self.check()
+            folder = self.folder.trial(trial.trial_id)
+            folder.stop.unlink(missing_ok=True)
+            if not folder.spec.exists():
+                write_atomic(folder.spec, trial.spec.model_dump_json(indent=1))
+            flight = _Flight(trial, folder, attempts=attempts(folder.path))
+            orphan = self._orphans.get(trial.trial_id)
+            if claimed_by(folder.path) is not None or (orphan is not None and orphan.alive()):
+                flight.submitted, flight.job = True, orphan  # an earlier driver's job is at it
+            self._flights[trial.trial_id] = flight
+
+    def submit(self) -> None:
+        """Start waiting trials, as many as the executor has room for."""
+        waiting = [flight.trial for flight in self._flights.values() if not flight.submitted]
+        room = self.executor.slots - self._busy()
+        chunks = into_jobs(waiting, self.trials_per_job)[: max(0, room)]
+        by_dependency: dict[tuple[str, ...], list[tuple[PlannedTrial, ...]]] = {}
+        for chunk in chunks:
+            by_dependency.setdefault(tuple(self.after(chunk[0].spec.data_fingerprint)), []).append(chunk)
+        for after, group in by_dependency.items():
+            self._submit(group, after)
+
+    def _submit(self, chunks: Sequence[Sequence[PlannedTrial]], after: Sequence[str]) -> None:
+        self.check()
+        name = f"{self.folder.name}-{uuid.uuid4().hex[:8]}"
+        record = self.folder.path / "jobs" / f"{name}.json"
+        ids = [[trial.trial_id for trial in chunk] for chunk in chunks]
+        if self.executor.name == "slurm":
+            write_atomic(record, json.dumps({"name": name, "trials": ids}))  # before sbatch: orphans have a name
+        tasks = [self._task(chunk) for chunk in ids]
+        for chunk, job in zip(ids, self.executor.submit(tasks, name, after), strict=True):
+            for trial_id in chunk:
+                flight = self._flights[trial_id]
+                flight.submitted, flight.job, flight.gone_since = True, job, None
+                flight.attempts, flight.mates = attempts(flight.folder.path), tuple(chunk)
+
+    def _task(self, ids: Sequence[str]) -> RunTrials:
+        folders = [str(self.folder.trial(trial_id).path.absolute()) for trial_id in ids]
+        return RunTrials(folders, cache_dir=str(self.cache_dir), device=self.device, run=self.run)
+
+    def _busy(self) -> int:
+        """Processes at work: our jobs, and those of an earlier driver on this machine."""
+        jobs = {id(flight.job) for flight in self._flights.values() if flight.job is not None and flight.job.alive()}
+        adopted = sum(1 for flight in self._flights.values() if flight.submitted and flight.job is None)
+        return len(jobs) + adopted
+
+    def _find_orphans(self) -> dict[str, Job]:
+        """Jobs of an earlier driver that still wait or run, by trial."""
+        found: dict[str, Job] = {}
+        for path in sorted((self.folder.path / "jobs").glob("*.json")) if self.executor.name == "slurm" else ():
+            record = read_json(path) or {}
+            jobs = self.executor.find(record.get("name", path.stem))
+            if not jobs:
+                path.unlink(missing_ok=True)
+            for job in jobs:
+                index = int(job.id.partition("_")[2] or 0)
+                found.update(dict.fromkeys(record["trials"][index], job))
+        return found
+
+    # ------------------------------------------------------------------------------------ collecting
+
+    @property
+    def flights(self) -> dict[str, TrialFolder]:
+        """Folders of the trials taken on and not ended, by trial id."""
+        return {trial_id: flight.folder for trial_id, flight in list(self._flights.items())}
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is waiting or running."""
+        return not self._flights
+
+    def collect(self) -> list[Ended]:
+        """Trials that ended since the last call; what died is made to start again, or counts as failed."""
+        ended = []
+        for trial_id, flight in list(self._flights.items()):
+            at_work = flight.submitted and self._at_work(flight)  # looked at before the result, which comes first
+            result = flight.folder.read_result()
+            if result is not None and result.get("state") in ("finished", "failed", "pruned"):
+                del self._flights[trial_id]
+                ended.append(Ended(flight.trial, result))
+            elif flight.submitted and not at_work:
+                gone = self._gone(flight)
+                if gone is not None:
+                    del self._flights[trial_id]
+                    ended.append(gone)
+        return ended
+
+    def _at_work(self, flight: _Flight) -> bool:
+        if flight.job is not None and flight.job.alive():
+            return True
+        owner = claimed_by(flight.folder.path)
+        if owner is None:
+            return False
+        if owner.is_alive is None:  # on another host: its job has left the queue, or a sign of life must do
+            return flight.job is None and flight.folder.state() is TrialState.RUNNING
+        return True
+
+    def _gone(self, flight: _Flight) -> Ended | None:
+        """A trial whose process is gone: wait a little, start it again, or give it up."""
+        now = time.monotonic()
+        flight.gone_since = flight.gone_since or now
+        if now - flight.gone_since < GRACE_SECONDS[self.executor.name]:
+            return None
+        self.check()
+        drop_claim(flight.folder.path)
+        error = flight.job.error() if flight.job is not None else ""
+        if attempts(flight.folder.path) > flight.attempts or not self._mate_started(flight):
+            flight.deaths += 1
+        if flight.deaths <= self.retries:
+            flight.submitted, flight.job, flight.gone_since = False, None, None
+            return None
+        return Ended(flight.trial, self.give_up(flight.trial, _death(flight.deaths, error), error))
+
+    def _mate_started(self, flight: _Flight) -> bool:
+        """Whether another trial of the same job died, so that this one never had its turn."""
+        others = (self._flights.get(mate) for mate in flight.mates if mate != flight.trial.trial_id)
+        return any(other is None or attempts(other.folder.path) > 0 for other in others)
+
+    def give_up(self, trial: PlannedTrial, reason: str, traceback: str = "") -> dict[str, Any]:
+        """Write a failed result in the name of a trial that cannot write one; gives its content."""
+        self.check()
+        folder = self.folder.trial(trial.trial_id)
+        now = time.time()
+        failure = {"reason": reason, "quantity": None, "epoch": None, "traceback": traceback}
+        epochs = len(folder.read_metrics())
+        result = TrialResult(trial.trial_id, "failed", failure=failure, epochs=epochs, started=now, ended=now)
+        write_atomic(folder.result, result.to_json())
+        return folder.read_result() or {}
+
+    def fail_data(self, fingerprint: str, reason: str) -> list[Ended]:
+        """Give up every trial of a dataset that could not be built."""
+        ended = []
+        for trial_id, flight in list(self._flights.items()):
+            if flight.trial.spec.data_fingerprint == fingerprint:
+                if flight.job is not None:
+                    flight.job.cancel()
+                del self._flights[trial_id]
+                ended.append(Ended(flight.trial, self.give_up(flight.trial, reason)))
+        return ended
+
+    # ------------------------------------------------------------------------------------ stopping
+
+    def cancel(self, patience: float = 10.0) -> None:
+        """End all jobs and wait a little until they are gone; their trials can go on from their checkpoints."""
+        jobs = {id(flight.job): flight.job for flight in self._flights.values() if flight.job is not None}
+        for job in jobs.values():
+            if job.alive():
+                job.cancel()
+        until = time.monotonic() + patience
+        while time.monotonic() < until and any(job.alive() for job in jobs.values()):
+            time.sleep(0.1)
+
+
+def reopen(folder: TrialFolder) -> None:
+    """Make a trial that failed or was stopped run again; its old result is kept beside it.
+
+    One that failed by its own numbers starts afresh; one whose process died goes on from its checkpoint.
+    """
+    result = folder.read_result()
+    if result is None:
+        return
+    number = 1
+    while (kept := folder.path / f"result.{number}.json").exists():
+        number += 1
+    folder.result.rename(kept)
+    folder.stop.unlink(missing_ok=True)
+    if (result.get("failure") or {}).get("quantity"):
+        folder.checkpoint.unlink(missing_ok=True)
+        folder.metrics.unlink(missing_ok=True)
+
+
+def _death(deaths: int, error: str) -> str:
+    """One sentence on a process that left no result."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    last = f": {lines[-1][:300]}" if lines else "; it left no message (killed, or out of memory?)"
+    times = "once" if deaths == 1 else f"{deaths} times"
+    return f"its process died {times} without a result{last}"

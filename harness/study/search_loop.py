@@ -1,0 +1,262 @@
+"""A search in flight: proposals become points, points become trials, ended trials become values.
+
+One proposal is one point and one Optuna trial; its value is the mean over its seeds. A point proposed again
+takes the results that are there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from harness.errors import UserError
+from harness.study.fleet import Fleet, reopen
+from harness.study.optuna_store import OptunaStore
+from harness.study.plan import Plan, PlannedTrial, Point, point_for
+from harness.study.progress import Progress
+from harness.study.search import Proposal, Proposals, sampler_arguments
+from harness.study.spec import ObjectiveSpec, StudySpec
+
+
+@dataclass
+class _Flying:
+    """A point whose trials have not all ended."""
+
+    point: Point
+    proposal: Proposal
+    proposals: Proposals
+    number: int
+    results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    reported: int = 0
+    stopped: bool = False
+
+
+@dataclass
+class _Cell:
+    """A grid cell that is searched: where its proposals start from, and how much of its budget is spent."""
+
+    point: Point
+    proposals: Proposals
+    asked: int = 0
+
+
+class SearchLoop:
+    """Keeps as many points in flight as there is room for, until the budget of every cell is spent.
+
+    Parameters
+    ----------
+    study, plan
+        What is searched: the cells of the plan that have a space. Other cells' trials are never stopped.
+    store
+        The journal; what a dead driver left running, or failed in an earlier launch, is proposed again.
+    fleet
+        Runs trials.
+    at_once
+        Points in flight at the same time.
+    progress
+        Counts trials and reads their curves.
+    reused
+        Called with a trial whose result is there already.
+    """
+
+    def __init__(
+        self,
+        study: StudySpec,
+        plan: Plan,
+        store: OptunaStore,
+        fleet: Fleet,
+        *,
+        at_once: int,
+        progress: Progress,
+        reused: Callable[[PlannedTrial, Mapping[str, Any]], None],
+    ) -> None:
+        if study.search is None:
+            raise ValueError("this study has no search")
+        self._study, self._store, self._fleet, self._progress = study, store, fleet, progress
+        self._search, self._objectives = study.search, study.objective
+        self._at_once, self._reused = at_once, reused
+        self._grid = {trial.trial_id for trial in plan.trials}
+        self._flying: dict[int, _Flying] = {}
+        self._cells = [self._cell(point) for point in plan.points if point.space]
+        store.note("sampler", {"kind": self._search.sampler, **sampler_arguments(self._search)})
+
+    def _cell(self, point: Point) -> _Cell:
+        """Fill a cell's sampler from the journal."""
+        words = [self._study.name, "search", point.cell]
+        cell = _Cell(point, Proposals(self._search, point.space, self._objectives, words))
+        mine = [trial for trial in self._store.trials() if trial.user_attrs.get("search_cell") == point.cell]
+        done, left = {}, {}
+        for trial in mine:
+            name = json.dumps(trial.user_attrs["proposal"], sort_keys=True)
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                done[name] = trial
+                cell.proposals.replay(trial)
+                cell.asked += 1
+            elif trial.user_attrs.get("impossible"):
+                cell.asked += 1
+            else:
+                left[name] = trial
+        for name, trial in left.items():
+            if name not in done:
+                cell.proposals.repeat(trial.user_attrs["proposal"])
+        return cell
+
+    @property
+    def over(self) -> bool:
+        """Whether every budget is spent and nothing is in flight."""
+        return not self._flying and self.to_come == 0
+
+    @property
+    def to_come(self) -> int:
+        """Trials that are still to be proposed."""
+        return sum(max(0, self._search.trials - cell.asked) for cell in self._cells) * len(self._study.seeds)
+
+    def ask(self) -> None:
+        """Propose points, for the cells in turn, while there is room."""
+        while len(self._flying) < self._at_once and self.to_come:
+            cell = min(self._cells, key=lambda one: one.asked)
+            cell.asked += 1
+            proposal = cell.proposals.ask()
+            try:
+                point = point_for(self._study, {**cell.point.setting, **proposal.setting})
+            except UserError as error:
+                self._refuse(cell, proposal, str(error))
+                continue
+            self._start(cell, proposal, point)
+
+    def _start(self, cell: _Cell, proposal: Proposal, point: Point) -> None:
+        ids = [trial.trial_id for trial in point.trials]
+        attributes = {
+            "proposal": proposal.setting,
+            "search_cell": cell.point.cell,
+            "cell": point.cell,
+            "trial_ids": ids,
+        }
+        key = f"point {' '.join(ids)}"
+        number = self._store.add(point.setting, key=key, attributes=attributes, system=proposal.system)
+        self._store.begin(number)
+        flying = self._flying[number] = _Flying(point, proposal, cell.proposals, number)
+        fresh = []
+        for trial in point.trials:
+            folder = self._fleet.folder.trial(trial.trial_id)
+            result = folder.read_result()
+            if result is not None and result["state"] == "failed":
+                reopen(folder)
+                result = None
+            if result is None:
+                fresh.append(trial)
+                self._progress.expect(trial)
+            else:
+                flying.results[trial.trial_id] = result
+                self._reused(trial, result)
+        self._fleet.add(fresh)
+        if not fresh:
+            self._finish(flying)
+
+    def _refuse(self, cell: _Cell, proposal: Proposal, reason: str) -> None:
+        """A combination that no model can have counts as a failed proposal."""
+        attributes = {"proposal": proposal.setting, "search_cell": cell.point.cell, "impossible": True}
+        key = f"impossible {json.dumps(proposal.setting, sort_keys=True)}"
+        number = self._store.add(proposal.setting, key=key, attributes=attributes)
+        self._store.begin(number)
+        self._store.fail(number, reason)
+        cell.proposals.tell(proposal.number, TrialState.FAIL)
+
+    def ended(self, trial: PlannedTrial, result: Mapping[str, Any]) -> None:
+        """Count the result of a trial in, for every point it belongs to."""
+        for flying in list(self._flying.values()):
+            ids = {one.trial_id for one in flying.point.trials}
+            if trial.trial_id in ids:
+                flying.results[trial.trial_id] = result
+                if len(flying.results) == len(ids):
+                    self._finish(flying)
+
+    def _finish(self, flying: _Flying) -> None:
+        del self._flying[flying.number]
+        results = list(flying.results.values())
+        states = [result["state"] for result in results]
+        if "failed" in states:
+            self._store.fail(flying.number, f"{states.count('failed')} of {len(states)} seeds failed")
+            flying.proposals.tell(flying.proposal.number, TrialState.FAIL)
+            return
+        if "pruned" in states:
+            self._store.prune(flying.number, self._last_value(flying))
+            flying.proposals.tell(flying.proposal.number, TrialState.PRUNED)
+            return
+        values = means(results, self._objectives)
+        if values is None:
+            metrics = ", ".join(objective.metric for objective in self._objectives)
+            self._store.fail(flying.number, f"{metrics} is missing or not finite")
+            flying.proposals.tell(flying.proposal.number, TrialState.FAIL)
+            return
+        self._store.complete(flying.number, values)
+        flying.proposals.tell(flying.proposal.number, TrialState.COMPLETE, values)
+
+    def _last_value(self, flying: _Flying) -> float | None:
+        values = [result["metrics"].get(self._objectives[0].metric) for result in flying.results.values()]
+        known = [float(value) for value in values if value is not None]
+        return sum(known) / len(known) if known else None
+
+    # ------------------------------------------------------------------------------------ pruning
+
+    def observe(self) -> None:
+        """Report every epoch that all seeds of a point have reached; stop a point that the pruner gives up."""
+        if self._search.pruner == "none":
+            return
+        for flying in list(self._flying.values()):
+            if not flying.stopped:
+                self._report(flying)
+
+    def _report(self, flying: _Flying) -> None:
+        metric = self._objectives[0].metric
+        curves = [
+            self._progress.curve(trial.trial_id, self._fleet.folder.trial(trial.trial_id))
+            for trial in flying.point.trials
+        ]
+        for epoch in range(flying.reported + 1, min(curve.last for curve in curves) + 1):
+            flying.reported = epoch
+            values = [curve.value(epoch, metric) for curve in curves]
+            known = [value for value in values if value is not None and math.isfinite(value)]
+            if len(known) < len(values):
+                continue  # an epoch without validation
+            mean = sum(known) / len(known)
+            self._store.report(flying.number, epoch, mean)
+            if flying.proposals.report(flying.proposal.number, epoch, mean):
+                self._stop(flying, epoch)
+                return
+
+    def _stop(self, flying: _Flying, epoch: int) -> None:
+        """Put stop files; a grid cell's trial runs on, since it was asked for by name."""
+        flying.stopped = True
+        for trial in flying.point.trials:
+            if trial.trial_id not in flying.results and trial.trial_id not in self._grid:
+                self._fleet.folder.trial(trial.trial_id).request_stop(f"pruned at epoch {epoch}: worse than the median")
+
+
+def means(results: Sequence[Mapping[str, Any]], objectives: Sequence[ObjectiveSpec]) -> list[float] | None:
+    """Each objective's mean over seeds; None where one is missing or not finite."""
+    values = []
+    for objective in objectives:
+        each = [result.get("metrics", {}).get(objective.metric) for result in results]
+        if any(value is None or not math.isfinite(value) for value in each):
+            return None
+        values.append(sum(float(value) for value in each) / len(each))
+    return values
+
+
+def recorded_points(study: StudySpec, trials: Sequence[FrozenTrial]) -> list[Point]:
+    """Every point that the journal knows of a search, each once, in order of proposal."""
+    found: dict[str, Point] = {}
+    for trial in trials:
+        if "proposal" in trial.user_attrs and not trial.user_attrs.get("impossible"):
+            try:
+                point = point_for(study, trial.user_attrs["setting"])
+            except UserError:
+                continue  # outside what the study file now allows
+            found.setdefault(point.cell, point)
+    return list(found.values())
