@@ -14,6 +14,8 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
 INK = "#1b1f24"
+#: Relative luminance of a ground below which white contrasts more than INK: where (L + 0.05)² = 1.05 (L_ink + 0.05).
+INK_BELOW = 0.209
 MUTED = "#6b7280"
 FAINT = "#d9dde3"
 EMPTY = "#f1f3f5"
@@ -70,4 +72,4 @@ def ink_on(colour: object) -> str:
     """Black or white, whichever is easier to read on a colour (WCAG relative luminance)."""
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]  # type: ignore[arg-type]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "white" if luminance < 0.179 else INK
+    return "white" if luminance < INK_BELOW else INK

@@ -16,14 +16,14 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8eb; --muted: #9aa3ae; --rule: #353b44; --ground: #15181c; --soft: #1d2126; --mark: #fbbf24; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 84rem; padding: 2.5rem 1.5rem 4rem; background: var(--ground); color: var(--ink);
+body { margin: 0 auto; max-width: 96rem; padding: 2.5rem 1.5rem 4rem; background: var(--ground); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 h1 { font-size: 1.7rem; margin: 0 0 .2rem; letter-spacing: -.01em; }
 h2 { font-size: 1.1rem; margin: 2.6rem 0 .7rem; }
 p.lead { color: var(--muted); margin: 0; max-width: 60rem; }
 .scroll { overflow-x: auto; border: 1px solid var(--rule); border-radius: 8px; }
-table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
-th, td { padding: .42rem .75rem; text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
+th, td { padding: .42rem .55rem; text-align: right; white-space: nowrap; }
 th { font-weight: 600; color: var(--muted); background: var(--soft); border-bottom: 1px solid var(--rule);
   white-space: normal; vertical-align: bottom; min-width: 4.2rem; }
 th:first-child, td:first-child { text-align: left; }

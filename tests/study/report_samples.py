@@ -35,7 +35,7 @@ def study(**changes):
 
 def planned(spec):
     """Its plan, without looking at data."""
-    return plan(spec, lambda data: f"data-{data.environments}-{data.seed}")
+    return plan(spec, lambda data: data.model_dump_json())
 
 
 def scores(rng, *, level, untrained, splits):
