@@ -157,7 +157,7 @@ def _trial_name(record: Record) -> str:
 
 def _listed(items: Sequence[str], most: int) -> list[str]:
     shown = [f"  {item}" for item in items[:most]]
-    return shown if len(items) <= most else [*shown, f"  and {len(items) - most} more (all in trials.csv)"]
+    return shown if len(items) <= most else [*shown, f"  and {len(items) - most} more (all in table.md)"]
 
 
 def _warning_notes(records: Records, most: int) -> list[str]:
@@ -169,7 +169,8 @@ def _warning_notes(records: Records, most: int) -> list[str]:
     for warning, group in found.items():
         cells = list(dict.fromkeys(model_text(record.cell) for record in group))
         lines.append(f"Warning in {_trials(len(group))}: {warning.rstrip('.')} - in {_names(cells, most)}.")
-    return lines
+    rest = len(lines) - most
+    return lines if rest <= 0 else [*lines[:most], f"{rest} more warnings (all in table.md)."]
 
 
 def _excluded_notes(records: Records, most: int) -> list[str]:

@@ -12,7 +12,7 @@ from harness.study.axes import worded
 from harness.study.figures import headline, heatmap
 from harness.study.folder import StudyFolder, TrialFolder, TrialState, write_atomic
 from harness.study.latents_figure import latents_figure
-from harness.study.notes import Expectation, notes
+from harness.study.notes import MOST_NAMES, Expectation, notes
 from harness.study.page import Picture, page
 from harness.study.plan import MODEL_AXIS, Plan, PlannedTrial, Point
 from harness.study.records import AxisValue, Record, Records
@@ -84,23 +84,27 @@ def write_report(
         records = ranked(records, study.objective[0])
     shown = _first_cells(records, MOST_CELLS) if study.search is not None else records
     wide, narrow = tables(shown), tables(shown, combined=False)
-    lines = notes(
-        records, wide, oracle_selection=study.oracle_selection, expectation=_expectation(study.expect, records)
-    )
-    if len(shown) < len(records):
-        lines.insert(0, f"The best {MOST_CELLS} cells by {study.objective[0].metric}; table.csv holds all.")
+    expectation = _expectation(study.expect, records)
+
+    def footnotes(most: int) -> list[str]:
+        lines = notes(records, wide, oracle_selection=study.oracle_selection, expectation=expectation, most=most)
+        if len(shown) < len(records):
+            lines.insert(0, f"The best {MOST_CELLS} cells by {study.objective[0].metric}; table.csv holds all.")
+        return lines
+
+    every = footnotes(len(records) + sum(len(record.excluded) + len(record.warnings) for record in records))
     heading = " - ".join(filter(None, (study.name, " ".join(study.description.split()))))
     out = folder.report
     written = {
         out / "table.csv": table_csv(records),
         out / "trials.csv": trials_csv(records),
-        out / "table.md": markdown(heading, wide, lines),
+        out / "table.md": markdown(heading, wide, every),
     }
     for path, content in written.items():
         write_atomic(path, content)
     pictures = _pictures(folder, study, records)
-    write_atomic(out / "index.html", page(study.name, _lead(study, records), wide, lines, pictures))
-    text = terminal([heading, _counts(records)], [wide, narrow], lines, width=width, colour=colour)
+    write_atomic(out / "index.html", page(study.name, _lead(study, records), wide, every, pictures))
+    text = terminal([heading, _counts(records)], [wide, narrow], footnotes(MOST_NAMES), width=width, colour=colour)
     map_path = next((one.path for one in pictures if one.path.name == "heatmap.png"), None)
     return Report(text, map_path, (out / "index.html", *written, *(one.path for one in pictures)))
 

@@ -226,3 +226,15 @@ def test_a_grid_over_lists_is_told_apart(folder):
     text = write_report(folder, spec, plan).text
     assert "[0.5,1.5]" in text
     assert "[1.0,2.0]" in text
+
+
+def test_the_page_names_what_the_terminal_only_counts(folder):
+    spec = study(seeds=12, grid={}, models=[{"kind": "cite_vae"}])
+    plan = planned(spec)
+    for trial in plan.trials:
+        write_result(folder, trial.trial_id, state="failed", failure={"reason": f"died of {trial.seed}"})
+    report = write_report(folder, spec, plan)
+    assert "died of 11" not in report.text
+    assert "and 4 more (all in table.md)" in report.text
+    assert "died of 11" in (folder.report / "table.md").read_text()
+    assert "died of 11" in (folder.report / "index.html").read_text()

@@ -110,7 +110,14 @@ def test_failed_trials_are_named_and_not_averaged():
 def test_long_lists_are_cut_and_counted():
     records = Records(record("a", seed, state="failed", failure="died") for seed in range(12))
     lines = notes(records, tables(records), most=5)
-    assert "  and 7 more (all in trials.csv)" in lines
+    assert "  and 7 more (all in table.md)" in lines
+
+
+def test_many_kinds_of_warning_are_counted():
+    records = Records(record("a", seed, warnings=(f"latent {seed} is constant",)) for seed in range(6))
+    lines = notes(records, [], most=4)
+    assert len([line for line in lines if line.startswith("Warning in 1 trial")]) == 4
+    assert "2 more warnings (all in table.md)." in lines
 
 
 def test_warnings_and_exclusions_are_named_with_their_cells():
