@@ -53,6 +53,8 @@ class Executor(Protocol):
     name: str
     #: Jobs worth submitting at once; the rest wait in the driver.
     slots: int
+    #: Jobs that run at the same time, as far as that is ours to say.
+    parallel: int
 
     def submit(self, tasks: Sequence[Task], name: str, after: Sequence[str] = ()) -> list[Job]:
         """Submit one job a task, to start once the jobs whose ids are ``after`` have succeeded."""
@@ -102,6 +104,7 @@ class InlineExecutor:
 
     name = "inline"
     slots = 1
+    parallel = 1
 
     def __init__(self, folder: Path) -> None:
         self._executor = DebugExecutor(folder)
@@ -192,7 +195,7 @@ class LocalExecutor:
     name = "local"
 
     def __init__(self, folder: Path, *, workers: int, threads: int, gpus: Sequence[int] = ()) -> None:
-        self.slots = workers
+        self.slots = self.parallel = workers
         self._folder = folder
         self._threads = threads
         self._gpus = list(gpus)
@@ -310,7 +313,7 @@ class SlurmExecutor:
         self._folder = folder
         self._profile = profile
         self._threads = threads
-        self._parallel = workers or profile.array_parallelism
+        self.parallel = workers or profile.array_parallelism
         self._queue = SlurmQueue()
 
     def submit(self, tasks: Sequence[Task], name: str, after: Sequence[str] = ()) -> list[Job]:
@@ -358,7 +361,7 @@ class SlurmExecutor:
             "nodelist": profile.nodelist,
             "exclude": profile.exclude,
             "signal_delay_s": profile.signal_seconds,
-            "array_parallelism": self._parallel,
+            "array_parallelism": self.parallel,
             "setup": [*exports, *profile.setup],
             # srun no longer inherits it from sbatch
             "srun_args": [f"--cpus-per-task={profile.cpus}", *profile.srun_args],

@@ -32,6 +32,7 @@ class _Flight:
     folder: TrialFolder
     job: Job | None = None
     submitted: bool = False
+    told: bool = False
     attempts: int = 0
     deaths: int = 0
     gone_since: float | None = None
@@ -96,8 +97,8 @@ class Fleet:
                 flight.submitted, flight.job = True, orphan  # an earlier driver's job is at it
             self._flights[trial.trial_id] = flight
 
-    def submit(self) -> None:
-        """Start waiting trials, as many as the executor has room for."""
+    def submit(self) -> list[str]:
+        """Start waiting trials, as many as the executor has room for; gives the ids of those at work by now."""
         waiting = [flight.trial for flight in self._flights.values() if not flight.submitted]
         room = self.executor.slots - self._busy()
         chunks = into_jobs(waiting, self.trials_per_job)[: max(0, room)]
@@ -106,6 +107,10 @@ class Fleet:
             by_dependency.setdefault(tuple(self.after(chunk[0].spec.data_fingerprint)), []).append(chunk)
         for after, group in by_dependency.items():
             self._submit(group, after)
+        fresh = [trial_id for trial_id, flight in self._flights.items() if flight.submitted and not flight.told]
+        for trial_id in fresh:
+            self._flights[trial_id].told = True
+        return fresh
 
     def _submit(self, chunks: Sequence[Sequence[PlannedTrial]], after: Sequence[str]) -> None:
         self.check()
@@ -152,6 +157,12 @@ class Fleet:
         return {trial_id: flight.folder for trial_id, flight in list(self._flights.items())}
 
     @property
+    def running(self) -> dict[str, PlannedTrial]:
+        """Trials that some process has begun and not ended, by trial id."""
+        flights = list(self._flights.items())
+        return {name: flight.trial for name, flight in flights if flight.submitted and flight.folder.metrics.exists()}
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is waiting or running."""
         return not self._flights
@@ -170,6 +181,16 @@ class Fleet:
                 if gone is not None:
                     del self._flights[trial_id]
                     ended.append(gone)
+        return ended
+
+    def collect_results(self) -> list[Ended]:
+        """Trials that ended since the last call, leaving alone what died: for a driver that is leaving."""
+        ended = []
+        for trial_id, flight in list(self._flights.items()):
+            result = flight.folder.read_result()
+            if result is not None:
+                del self._flights[trial_id]
+                ended.append(Ended(flight.trial, result))
         return ended
 
     def _at_work(self, flight: _Flight) -> bool:

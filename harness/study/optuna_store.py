@@ -51,17 +51,26 @@ class OptunaStore:
         What trials are judged by. A journal kept for other objectives is set aside and begun anew.
     check
         Called before every write; raises if this driver may not write any more.
+    mend
+        Whether to mend the file, which only the driver may; who only reads leaves it alone.
     """
 
     def __init__(
-        self, path: Path, name: str, objectives: Sequence[ObjectiveSpec], check: Callable[[], None] = lambda: None
+        self,
+        path: Path,
+        name: str,
+        objectives: Sequence[ObjectiveSpec],
+        check: Callable[[], None] = lambda: None,
+        *,
+        mend: bool = True,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._check = check
         check()
         wanted = [[objective.metric, objective.direction] for objective in objectives]
-        _mend(path)
-        if _objectives_on_disk(path, name) not in (None, wanted):
+        if mend:
+            _mend(path)
+        if mend and _objectives_on_disk(path, name) not in (None, wanted):
             _set_aside(path)
         self._storage = JournalStorage(JournalFileBackend(str(path)))
         self.study = optuna.create_study(
@@ -94,14 +103,11 @@ class OptunaStore:
 
     # ------------------------------------------------------------------------------------ writing
 
-    def recover(self) -> list[FrozenTrial]:
-        """Mark what a dead driver left running or waiting as failed, and give it back to be enqueued again."""
-        left = [trial for trial in self.trials() if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
-        for trial in left:
-            if trial.state is TrialState.WAITING:
-                self._set_state(trial.number, TrialState.RUNNING)
-            self.fail(trial.number, "the driver died")
-        return left
+    def recover(self) -> None:
+        """Mark what a dead driver left running as failed; what waits goes on waiting."""
+        for trial in self.trials():
+            if trial.state is TrialState.RUNNING:
+                self.fail(trial.number, "the driver died")
 
     def add(
         self,
@@ -109,11 +115,9 @@ class OptunaStore:
         *,
         key: str,
         attributes: Mapping[str, Any],
-        state: TrialState = TrialState.WAITING,
-        values: Sequence[float] | None = None,
         system: Mapping[str, Any] | None = None,
     ) -> int:
-        """Add a trial, waiting unless said otherwise; gives its number.
+        """Add a waiting trial; gives its number.
 
         Parameters
         ----------
@@ -123,16 +127,13 @@ class OptunaStore:
             What finds it again: trial id or point key.
         attributes
             User attributes: ids, cell, and what else is worth reading in Optuna's tools.
-        values
-            Objective values of a complete trial.
         system
             Sampler's own attributes, which NSGA-II needs to know its generations.
         """
         self._check()
         params, distributions = self._encode(setting)
         trial = optuna.create_trial(
-            state=state,
-            values=None if values is None else list(values),
+            state=TrialState.WAITING,
             params=params,
             distributions=distributions,
             user_attrs={**attributes, "key": key, "setting": dict(setting)},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +62,8 @@ class SearchLoop:
         Counts trials and reads their curves.
     reused
         Called with a trial whose result is there already.
+    prepare
+        Called with trials that will run, to see that their data are there.
     """
 
     def __init__(
@@ -74,12 +76,13 @@ class SearchLoop:
         at_once: int,
         progress: Progress,
         reused: Callable[[PlannedTrial, Mapping[str, Any]], None],
+        prepare: Callable[[Iterable[PlannedTrial]], None],
     ) -> None:
         if study.search is None:
             raise ValueError("this study has no search")
         self._study, self._store, self._fleet, self._progress = study, store, fleet, progress
         self._search, self._objectives = study.search, study.objective
-        self._at_once, self._reused = at_once, reused
+        self._at_once, self._reused, self._prepare = at_once, reused, prepare
         self._grid = {trial.trial_id for trial in plan.trials}
         self._flying: dict[int, _Flying] = {}
         self._cells = [self._cell(point) for point in plan.points if point.space]
@@ -154,6 +157,7 @@ class SearchLoop:
             else:
                 flying.results[trial.trial_id] = result
                 self._reused(trial, result)
+        self._prepare(fresh)
         self._fleet.add(fresh)
         if not fresh:
             self._finish(flying)

@@ -11,12 +11,13 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
+from harness.study.mlflow_page import VIEW_TAG, score_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -129,7 +130,9 @@ class Tracker:
         self._launch = (number, started, dict(tags))
         self._guarded(self._connected)
 
-    def end_launch(self, status: str, artifacts: Mapping[Path, str], texts: Mapping[str, str]) -> None:
+    def end_launch(
+        self, status: str, artifacts: Mapping[Path, str], texts: Mapping[str, str], metrics: Iterable[str] = ()
+    ) -> None:
         """Attach files and texts to the parent run and end it.
 
         Parameters
@@ -140,7 +143,10 @@ class Tracker:
             Files: path -> folder below the run's artifacts.
         texts
             Small texts: file name -> content.
+        metrics
+            Names of the metrics that the study's trials have, from which the page's columns are chosen.
         """
+        view = score_view(metrics)
 
         def write() -> None:
             client = self._connected()
@@ -149,6 +155,8 @@ class Tracker:
                     client.log_artifact(self._parent, str(path), where or None)
             for name, text in texts.items():
                 client.log_text(self._parent, text, name)
+            if view is not None:
+                client.set_experiment_tag(self._experiment_id, VIEW_TAG, view)
             client.set_terminated(self._parent, status)
 
         self._guarded(write, insist=True)

@@ -1,0 +1,266 @@
+"""The command line: verbs only. Everything heavy is imported inside the verb that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from harness import __version__
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.study.driver import Outcome
+
+OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+_EXAMPLES = """\
+examples:
+  harness launch studies/quickstart.yaml                     run what is missing of a study
+  harness launch studies/quickstart.yaml --dry-run           count trials and estimate their cost
+  harness launch studies/perturbseq.yaml --set data.path=cells.h5ad --set train.epochs=50
+  harness resume quickstart                                  go on after an interruption
+  harness ui                                                 browse all studies in MLflow
+
+exit status: 0 success, 1 some trials failed (named), 2 wrong input, 130 interrupted (what ran is kept)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if "verb" not in options:
+        parser.print_help()
+        return WRONG_INPUT
+    try:
+        signal.signal(signal.SIGTERM, _interrupt)
+        verb: Callable[[argparse.Namespace], int] = options.verb
+        return verb(options)
+    except UserError as error:
+        if options.debug:
+            raise
+        return _complain(str(error), WRONG_INPUT)
+    except KeyboardInterrupt:
+        if options.debug:
+            raise
+        return _complain("interrupted; what ran is kept", INTERRUPTED)
+    except BrokenPipeError:
+        # the reader (head, less) has gone: what is still buffered has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """SIGTERM ends a command as politely as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def _complain(sentence: str, status: int) -> int:
+    print(f"harness: {sentence}", file=sys.stderr)
+    return status
+
+
+# ----------------------------------------------------------------------------------------------- parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="harness",
+        description="Find out, by experiment, when a latent causal model recovers the truth.",
+        epilog=_EXAMPLES,
+        formatter_class=raw,
+    )
+    parser.add_argument("--version", action="version", version=f"harness {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    rooted = argparse.ArgumentParser(add_help=False, parents=[common])
+    rooted.add_argument(
+        "--root",
+        type=Path,
+        default=Path(os.environ.get("HARNESS_ROOT") or "runs"),
+        metavar="DIR",
+        help="folder of all studies (default: $HARNESS_ROOT, else ./runs)",
+    )
+    changed = argparse.ArgumentParser(add_help=False)
+    changed.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one key of the study file, e.g. --set train.epochs=5; may be repeated",
+    )
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(
+        name: str,
+        verb: Callable[[argparse.Namespace], int],
+        does: str,
+        *parents: argparse.ArgumentParser,
+        more: str = "",
+    ) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=does, description=does, parents=parents, epilog=more, formatter_class=raw)
+        added.set_defaults(verb=verb)
+        return added
+
+    launch = add("launch", _launch, "run what is missing of a study", rooted, changed, more=_LAUNCH_EXAMPLES)
+    launch.add_argument("study", type=Path, metavar="STUDY.yaml")
+    launch.add_argument("--dry-run", action="store_true", help="count trials and estimate their cost; run nothing")
+    for name, verb, does in (
+        ("resume", _resume, "go on with the last launch of a study"),
+        ("status", _status, "say how a study stands, from its folder alone"),
+        ("report", _report, "write the tables and figures of a study, finished or not"),
+        ("cancel", _cancel, "end the driver of a study, or the jobs that a dead one left; what ran is kept"),
+    ):
+        add(name, verb, does, rooted).add_argument("study", metavar="STUDY", help="a study file, or a study's name")
+    check = add("check", _check, "check the theorem's conditions on a study's data", rooted, changed)
+    check.add_argument("study", type=Path, metavar="STUDY.yaml")
+    ui = add("ui", _ui, "open MLflow on this machine, until Ctrl-C", rooted)
+    ui.add_argument("--port", type=int, default=5000, help="default: 5000")
+    schema = add("schema", _schema, "print the JSON schema of study files, for editors", common, more=_SCHEMA_EXAMPLES)
+    schema.add_argument("--out", type=Path, metavar="FILE", help="write it to a file instead")
+    return parser
+
+
+_LAUNCH_EXAMPLES = """\
+examples:
+  harness launch studies/simulation.yaml --dry-run
+  harness launch studies/simulation.yaml --set seeds=5 --set 'grid.sparsity=[0, 0.01, 0.1]'
+  harness launch studies/causal3dident.yaml --set compute.cluster=slurm --set compute.profile=slurm/gpu.yaml
+"""
+_SCHEMA_EXAMPLES = """\
+example: harness schema --out study.schema.json, and as first line of a study file
+  # yaml-language-server: $schema=study.schema.json
+"""
+
+
+# ------------------------------------------------------------------------------------------------ verbs
+
+
+def _launch(options: argparse.Namespace) -> int:
+    from harness.study.load import load_study
+
+    study = load_study(options.study, options.set)
+    if options.dry_run:
+        from harness.study.dry_run import dry_run
+
+        print(dry_run(study, options.root))
+        return OK
+    from harness.study.driver import launch
+
+    return _driven(options.root, study.name, lambda: launch(study, options.root))
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from harness.study.driver import resume
+
+    name = _name(options.study)
+    return _driven(options.root, name, lambda: resume(name, options.root))
+
+
+def _driven(root: Path, name: str, drive: Callable[[], Outcome]) -> int:
+    from harness.study.lease import LeaseLost
+
+    try:
+        return _ended(drive(), root, name)
+    except LeaseLost as error:
+        return _complain(f"{error}; this one stops", SOME_FAILED)
+
+
+def _ended(outcome: Outcome, root: Path, name: str) -> int:
+    """Print what a launch came to."""
+    where = "" if root == Path(os.environ.get("HARNESS_ROOT") or "runs") else f" --root {root}"
+    again = f"harness resume {name}{where}"
+    if outcome.report is not None:
+        print(outcome.report.text)
+        print()
+        if outcome.report.heatmap is not None:
+            print(f"heat map:  {outcome.report.heatmap}")
+        if outcome.report.files:
+            print(f"page:      {outcome.report.files[0]}")
+        print(f"browse:    harness ui{where}")
+    sys.stdout.flush()
+    if outcome.untracked is not None:
+        _complain(f"MLflow could not be written ({outcome.untracked}); {again} brings it up to date", OK)
+    for trial, reason in outcome.failed:
+        _complain(f"failed: {trial}: {reason}", SOME_FAILED)
+    if outcome.interrupted:
+        return _complain(f"interrupted; what ran is kept, go on with: {again}", INTERRUPTED)
+    if outcome.gave_up:
+        return _complain(
+            f"stopped early: {len(outcome.failed)} trials failed, more than compute.max_failures; go on with: {again}",
+            SOME_FAILED,
+        )
+    if outcome.failed:
+        count = f"{len(outcome.failed)} trial{'s' if len(outcome.failed) > 1 else ''}"
+        return _complain(f"{count} failed; try them again with: {again}", SOME_FAILED)
+    return OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    from harness.study.folder import StudyFolder
+    from harness.study.status import status
+
+    print(status(StudyFolder(options.root, _name(options.study))))
+    return OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    from harness.study.driver import report_of
+
+    report = report_of(_name(options.study), options.root)
+    print(report.text)
+    for path in report.files:
+        print(path)
+    return OK
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    from harness.study.cancel import cancel
+
+    print(cancel(_name(options.study), options.root))
+    return OK
+
+
+def _check(options: argparse.Namespace) -> int:
+    from harness.study.conditions import conditions_of
+    from harness.study.load import load_study
+
+    print(conditions_of(load_study(options.study, options.set), options.root))
+    return OK
+
+
+def _schema(options: argparse.Namespace) -> int:
+    import json
+
+    from harness.study.spec import json_schema
+
+    text = json.dumps(json_schema(), indent=2)
+    if options.out is None:
+        print(text)
+        return OK
+    try:
+        options.out.write_text(text + "\n")
+    except OSError as error:
+        raise UserError(f"{options.out} cannot be written ({error.strerror}); give another file") from error
+    return OK
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from harness.study.ui import serve
+
+    return serve(options.root, options.port)
+
+
+def _name(study: str) -> str:
+    """A study's name, from itself or from its file."""
+    if not study.endswith((".yaml", ".yml")):
+        return study
+    from harness.study.load import load_study
+
+    return load_study(Path(study)).name

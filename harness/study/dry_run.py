@@ -1,0 +1,178 @@
+"""What a launch would run and cost, found without writing anything below the root.
+
+The cost is that of a finished trial where there is one. Else one trial of each model is warmed up: a few
+epochs in a temporary folder, on as many cells as the study has - or, where the data would first have to be
+rendered, on a small slice of them, whose time is then scaled.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.study.data_stage import cache_of, check_files, needs_building
+from harness.study.driver import Runner, executor_for
+from harness.study.folder import StudyFolder
+from harness.study.job import imported
+from harness.study.plan import PlannedTrial, Point, Preview, plan, point_for
+from harness.study.progress import clock_words
+from harness.study.spec import AxisSpec, StudySpec
+from harness.study.tracking import check_uri
+from harness.trial_spec import Causal3DIdentData, TrialSpec
+
+#: Epochs of a warm-up: the first compiles and allocates, the others are timed.
+WARM_EPOCHS = 3
+#: Cells of a slice of rendered data: training and validation, and test.
+SLICE_CELLS, SLICE_TEST, SLICE_DOUBLE = 96, 50, 10
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a launch would run.
+
+    Attributes
+    ----------
+    preview : size of the whole study.
+    to_run : trials without a finished result.
+    jobs : jobs for those.
+    cluster : where they would run.
+    seconds : device-seconds of what is to run; data that must be built first included.
+    basis : where the seconds come from.
+    """
+
+    preview: Preview
+    to_run: int
+    jobs: int
+    cluster: str
+    seconds: float
+    basis: str
+
+    def __str__(self) -> str:
+        size = f"{self.preview.cells} cells, {self.preview.trials} trials"
+        done = self.preview.trials - self.to_run
+        there = f" ({done} there already)" if done else ""
+        hours = self.seconds / 3600
+        return "\n".join(
+            [
+                f"{size}{there}; {self.to_run} to run in {self.jobs} jobs on cluster: {self.cluster}",
+                f"estimated cost: {hours:.2g} device-hours ({clock_words(self.seconds)}), from {self.basis}",
+                "nothing was run or written",
+            ]
+        )
+
+
+def dry_run(study: StudySpec, root: Path, runner: Runner | None = None) -> DryRun:
+    """Say what `launch` would run.
+
+    Raises
+    ------
+    UserError
+        Whatever `launch` would refuse before it begins, except a folder that cannot be written.
+    """
+    runner = runner or Runner()
+    folder = StudyFolder(root.absolute(), study.name)
+    check_uri(study.tracking.uri)
+    planned = plan(study)
+    _check_cluster(study)
+    missing = [trial for trial in planned.trials if not _is_finished(folder, trial)]
+    cache = root.absolute() / "cache"
+    check_files(missing, cache, runner.load)
+    preview = planned.preview()
+    searched = planned.proposals * planned.seeds
+    to_run = len(missing) + searched
+    per_job = study.compute.trials_per_job
+    jobs = -(-len(missing) // per_job) + planned.proposals * -(-planned.seeds // per_job)
+    seconds, basis = 0.0, "nothing being left to run"
+    if to_run:
+        representatives = missing or [_example(study, point) for point in planned.points if point.space]
+        seconds, basis = _cost(folder, planned.trials, representatives, cache, runner, study.compute.device)
+        seconds *= to_run
+    return DryRun(preview, to_run, jobs, study.compute.cluster, seconds, basis)
+
+
+def _check_cluster(study: StudySpec) -> None:
+    """Refuse a cluster that is not there; the executor's folder is a temporary one."""
+    with tempfile.TemporaryDirectory() as temporary:
+        executor_for(study, StudyFolder(Path(temporary), study.name))
+
+
+def _is_finished(folder: StudyFolder, trial: PlannedTrial) -> bool:
+    result = folder.trial(trial.trial_id).read_result()
+    return result is not None and result.get("state") == "finished"
+
+
+def _example(study: StudySpec, point: Point) -> PlannedTrial:
+    """A trial from the middle of a searched cell's space."""
+    setting = {**point.setting, **{key: _middle(axis) for key, axis in point.space.items()}}
+    return point_for(study, setting).trials[0]
+
+
+def _middle(axis: AxisSpec) -> Any:
+    if axis.choices is not None:
+        return axis.choices[0]
+    low, high = axis.low or 0, axis.high or 0
+    middle = (low * high) ** 0.5 if axis.log else (low + high) / 2
+    return round(middle) if axis.is_integer else middle
+
+
+def _cost(
+    folder: StudyFolder,
+    trials: Sequence[PlannedTrial],
+    missing: Sequence[PlannedTrial],
+    cache: Path,
+    runner: Runner,
+    device: str,
+) -> tuple[float, str]:
+    """Mean seconds of a trial that is to run, and where that comes from."""
+    known = [_seconds_of(folder, trial) for trial in trials if _is_finished(folder, trial)]
+    timed = [seconds for seconds in known if seconds is not None]
+    if timed:
+        return sum(timed) / len(timed), f"{len(timed)} finished trial{'s' if len(timed) > 1 else ''} of this study"
+    one_each = {trial.spec.model.kind: trial for trial in reversed(missing)}
+    seconds = {kind: _warmed(trial.spec, cache, runner, device) for kind, trial in one_each.items()}
+    mean = sum(seconds[trial.spec.model.kind] for trial in missing) / len(missing)
+    datasets = {trial.spec.data_fingerprint: trial.spec for trial in missing}
+    rendered = any(_is_slow(spec, cache) for spec in datasets.values())
+    basis = f"a warm-up of {WARM_EPOCHS} epochs of each model on this machine"
+    return mean, basis + (", on a slice of the data; rendering them comes on top, once" if rendered else "")
+
+
+def _seconds_of(folder: StudyFolder, trial: PlannedTrial) -> float | None:
+    result = folder.trial(trial.trial_id).read_result() or {}
+    seconds = result.get("metrics", {}).get("time/total_seconds")
+    return None if seconds is None else float(seconds)
+
+
+def _is_slow(spec: TrialSpec, cache: Path) -> bool:
+    """Whether the data would first have to be rendered."""
+    data = spec.data
+    return isinstance(data, Causal3DIdentData) and needs_building(data, spec.data_fingerprint, cache)
+
+
+def _warmed(spec: TrialSpec, cache: Path, runner: Runner, device: str) -> float:
+    """Estimated seconds of one trial, from a few epochs in a temporary folder."""
+    from harness.data.fingerprint import fingerprint
+
+    with tempfile.TemporaryDirectory() as temporary:
+        where = Path(temporary)
+        data, scale, spare = spec.data, 1.0, cache_of(spec.data, cache)
+        if needs_building(data, spec.data_fingerprint, cache):
+            spare = where / "cache"  # built there and thrown away
+            data = data.model_copy(update={"cache_dir": None})
+        if _is_slow(spec, cache):
+            scale = data.cells / SLICE_CELLS
+            sizes = {"cells": SLICE_CELLS, "test_cells": SLICE_TEST, "double_cells": SLICE_DOUBLE}
+            data = data.model_copy(update=sizes)
+        epochs = min(WARM_EPOCHS, spec.train.epochs)
+        train = spec.train.model_copy(update={"epochs": epochs, "patience": None})
+        short = spec.model_copy(update={"data": data, "train": train, "data_fingerprint": fingerprint(data)})
+        imported(runner.load)(data, spare)
+        begun = time.monotonic()
+        result = imported(runner.run)(short, where / short.trial_id, device=device, cache_dir=spare)
+        whole = time.monotonic() - begun
+    training = float(result.metrics.get("time/train_seconds", whole))
+    return training / epochs * spec.train.epochs * scale + (whole - training)
