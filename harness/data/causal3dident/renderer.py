@@ -24,10 +24,12 @@ def load_mitsuba() -> Any:
         If the package is not installed.
     """
     try:
+        import drjit
         import mitsuba
     except ImportError as error:
         raise UserError("rendering needs the package mitsuba, which is not installed: pip install mitsuba") from error
     mitsuba.set_variant("scalar_rgb")
+    drjit.set_thread_count(1)  # an image is one block: idle threads only spin, and double the time
     mitsuba.set_log_level(mitsuba.LogLevel.Error)  # the sampler announces each rounded number of samples
     return mitsuba
 

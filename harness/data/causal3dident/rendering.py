@@ -110,7 +110,9 @@ def _processes(wanted: int | None, images: int) -> int:
         return wanted
     if images < WORTH_PROCESSES:
         return 1
-    return max(1, min(len(os.sched_getaffinity(0)), images // CHUNK))
+    # the cores this process may use, which under SLURM are fewer than there are; macOS does not tell
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, images // CHUNK))
 
 
 def _drawn(job: Job, chunks: Sequence[int], processes: int) -> Iterator[tuple[int, Pixels]]:
