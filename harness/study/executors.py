@@ -304,12 +304,7 @@ class SlurmExecutor:
     slots = 1_000_000
 
     def __init__(self, folder: Path, profile: ProfileSpec, *, threads: int, workers: int | None = None) -> None:
-        for tool in ("sbatch", "srun", "squeue", "scancel"):
-            if shutil.which(tool) is None:
-                raise UserError(
-                    f"no SLURM here: {tool} is not on PATH; launch from a cluster's login node, "
-                    "or use --set compute.cluster=local"
-                )
+        _check_cluster(profile.partition)
         self._folder = folder
         self._profile = profile
         self._threads = threads
@@ -376,6 +371,31 @@ class SlurmExecutor:
 
     def find(self, name: str) -> list[Job]:
         return [SlurmJob(job_id, self._queue, None) for job_id in self._queue.named(name)]
+
+
+def _check_cluster(partition: str | None) -> None:
+    """Refuse a SLURM that is not there, or that lacks the profile's partition (or one of several, with commas)."""
+    for tool in ("sbatch", "srun", "squeue", "scancel", "sinfo"):
+        if shutil.which(tool) is None:
+            raise UserError(
+                f"no SLURM here: {tool} is not on PATH; launch from a cluster's login node, "
+                "or use --set compute.cluster=local"
+            )
+    try:
+        done = subprocess.run(
+            ["sinfo", "--noheader", "--format=%R"], check=False, capture_output=True, text=True, timeout=60
+        )
+        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1] if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        said = "no answer within 60 s"
+    if said:
+        raise UserError(
+            f"SLURM cannot be reached ({said}); launch where sinfo works, or use --set compute.cluster=local"
+        )
+    known = sorted(set(done.stdout.split()))
+    for wanted in partition.split(",") if partition else ():
+        if wanted not in known:
+            raise UserError(f"this SLURM has no partition {wanted!r}, only {', '.join(known)}; correct compute.profile")
 
 
 # ----------------------------------------------------------------------------------------------- shared

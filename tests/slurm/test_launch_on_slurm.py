@@ -75,14 +75,30 @@ def test_a_study_on_slurm_is_the_study_in_one_process(cluster, tiny_study, tmp_p
     assert len(trials_in_mlflow(remote)) == len(trials_in_optuna(remote)) == 2
 
 
-def test_a_cluster_that_is_not_there_is_bad_input(tiny_study, tmp_path):
-    options = ["--set", "compute.cluster=slurm", "--set", f"compute.profile={PROFILE}"]
-    command = [sys.executable, "-m", "harness", "launch", str(tiny_study), "--root", str(tmp_path / "runs"), *options]
-    nowhere = {**os.environ, "PATH": str(tmp_path)}
-
-    done = subprocess.run(command, capture_output=True, text=True, env=nowhere, timeout=120, check=False)
-
-    assert done.returncode == 2
+def refused(study, root, profile, **environment):
+    """The one sentence with which a launch is refused; nothing was written."""
+    options = ["--set", "compute.cluster=slurm", "--set", f"compute.profile={profile}"]
+    command = [sys.executable, "-m", "harness", "launch", str(study), "--root", str(root), *options]
+    env = {**os.environ, **environment}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert "sbatch" in done.stderr
-    assert not (tmp_path / "runs").exists()
+    assert not root.exists()
+    return done.stderr
+
+
+def test_without_slurm_a_launch_is_refused(tiny_study, tmp_path):
+    assert "sbatch is not on PATH" in refused(tiny_study, tmp_path / "runs", PROFILE, PATH=str(tmp_path))
+
+
+def test_without_a_controller_a_launch_is_refused(cluster, tiny_study, tmp_path):
+    nowhere = str(tmp_path / "slurm.conf")
+
+    assert "SLURM cannot be reached" in refused(tiny_study, tmp_path / "runs", PROFILE, SLURM_CONF=nowhere)
+
+
+def test_an_unknown_partition_is_refused_with_the_known_ones(cluster, tiny_study, tmp_path):
+    profile = tmp_path / "profile.yaml"
+    profile.write_text("partition: norml\n")
+
+    assert "no partition 'norml', only normal, urgent" in refused(tiny_study, tmp_path / "runs", profile)
