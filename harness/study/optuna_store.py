@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,9 @@ class OptunaStore:
         if "objective" not in self.study.user_attrs:
             self.study.set_user_attr("objective", wanted)
             if len(wanted) > 1:
-                self.study.set_metric_names([metric for metric, _ in wanted])
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+                    self.study.set_metric_names([metric for metric, _ in wanted])
         self._tables: dict[str, list[Any]] = dict(self.study.user_attrs.get("values", {}))
         self._ranges: dict[str, list[float]] = dict(self.study.user_attrs.get("ranges", {}))
 

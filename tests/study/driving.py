@@ -1,5 +1,6 @@
 """What tests of the driver share: studies of trials that cost nothing, and a look into both databases."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -127,10 +128,8 @@ class Driving:
 
 def end_group(process):
     """Leave nothing running."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

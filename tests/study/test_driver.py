@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from pathlib import Path
 
 import pytest
 from driving import Driving
@@ -27,7 +28,7 @@ def test_launching_again_runs_nothing_and_doubles_nothing(driving):
     assert len({child.data.tags["trial_id"] for child in children}) == len(children) == 4
     assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parents[0].info.run_id}
     reused = driving.client().download_artifacts(parents[1].info.run_id, "reused_trials.json")
-    assert sorted(json.loads(open(reused).read())) == sorted(before)
+    assert sorted(json.loads(Path(reused).read_text())) == sorted(before)
 
 
 def test_optuna_holds_every_trial_with_its_setting_and_value(driving):
