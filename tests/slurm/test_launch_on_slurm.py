@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,9 +93,10 @@ def test_without_slurm_a_launch_is_refused(tiny_study, tmp_path):
 
 
 def test_without_a_controller_a_launch_is_refused(cluster, tiny_study, tmp_path):
-    nowhere = str(tmp_path / "slurm.conf")
+    nowhere = tmp_path / "slurm.conf"
+    nowhere.write_text(re.sub("(?m)^SlurmctldPort=.*", "SlurmctldPort=1", (cluster / "slurm.conf").read_text()))
 
-    assert "SLURM cannot be reached" in refused(tiny_study, tmp_path / "runs", PROFILE, SLURM_CONF=nowhere)
+    assert "SLURM cannot be reached" in refused(tiny_study, tmp_path / "runs", PROFILE, SLURM_CONF=str(nowhere))
 
 
 def test_an_unknown_partition_is_refused_with_the_known_ones(cluster, tiny_study, tmp_path):
