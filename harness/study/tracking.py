@@ -245,8 +245,12 @@ class Tracker:
                 client.log_artifact(child.run_id, str(path), where or None)
         client.log_dict(child.run_id, result.get("environment", {}), "environment.json")
         client.set_terminated(child.run_id, _STATUS[result["state"]], ended)
-        # last, so that a replay after a kill begins anew
         tags = [RunTag(key, value) for key, value in _result_tags(result).items()]
+        if child.ended:  # an earlier result, of which nothing may stay
+            present = client.get_run(child.run_id).data.tags
+            for key in {"failure", "warnings"} & set(present) - {tag.key for tag in tags}:
+                client.delete_tag(child.run_id, key)
+        # last, so that a replay after a kill begins anew
         client.log_batch(child.run_id, tags=[*tags, RunTag("synced_result", _end_mark(result))])
         child.ended = _end_mark(result)
 

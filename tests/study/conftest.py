@@ -1,20 +1,9 @@
-"""A root with an empty MLflow database, made once and copied, since making one takes seconds."""
+"""Studies whose trials cost nothing."""
 
 import os
 from pathlib import Path
 
 import pytest
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    from mlflow import MlflowClient
-
-    from harness.study.tracking import default_uri
-
-    root = tmp_path_factory.mktemp("empty")
-    MlflowClient(tracking_uri=default_uri(root)).search_experiments()
-    return root / "mlflow.db"
 
 
 @pytest.fixture

@@ -1,0 +1,234 @@
+"""The command line: help at once, one sentence for an error, the exit statuses, and the main job end to end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from harness import cli
+
+
+@pytest.fixture
+def rooted(tmp_path, empty_database, monkeypatch):
+    """A root with an empty MLflow database, as the environment's default."""
+    root = tmp_path / "runs"
+    root.mkdir()
+    (root / "mlflow.db").write_bytes(empty_database.read_bytes())
+    monkeypatch.setenv("HARNESS_ROOT", str(root))
+    return root
+
+
+def results(root):
+    """Metrics of every trial, without times."""
+    found = {}
+    for path in root.glob("tiny/trials/*/result.json"):
+        body = json.loads(path.read_text())
+        found[path.parent.name] = {key: value for key, value in body["metrics"].items() if "time/" not in key}
+    return found
+
+
+# ------------------------------------------------------------------------------------------------- light
+
+HEAVY = ("torch", "mlflow", "optuna", "pydantic", "numpy", "submitit", "yaml", "rich", "matplotlib")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["launch", "--help"], ["--version"]])
+def test_help_is_there_at_once(arguments):
+    code = (
+        "import sys, harness.cli\n"
+        f"try: harness.cli.main({arguments!r})\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        f"heavy = set({HEAVY!r}) & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "harness" in done.stdout
+
+
+def test_help_has_examples(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    out = capsys.readouterr().out
+    assert "harness launch studies/quickstart.yaml" in out
+    assert "130 interrupted" in out
+
+
+def test_without_a_command_help_is_shown(capsys):
+    assert cli.main([]) == 2
+    assert "usage: harness" in capsys.readouterr().out
+
+
+def test_schema_describes_study_files(capsys, tmp_path):
+    assert cli.main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert {"models", "data", "grid", "search", "seeds"} <= set(schema["properties"])
+    assert cli.main(["schema", "--out", str(tmp_path / "study.schema.json")]) == 0
+    assert json.loads((tmp_path / "study.schema.json").read_text()) == schema
+    assert cli.main(["schema", "--out", str(tmp_path / "no" / "folder.json")]) == 2
+
+
+# ----------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.epoch=3",
+        "train.epochs=many",
+        "models.0.latent_dim=-1",
+        "grid.sparsty=[0, 1]",
+        "grid={}",
+        "tracking.uri=file:///x",
+        "compute.cluster=slurm",
+        "seeds=0",
+    ],
+)
+def test_wrong_input_is_one_sentence_and_nothing_is_written(tiny_study, tmp_path, capsys, change):
+    root = tmp_path / "runs"
+    assert cli.main(["launch", str(tiny_study), "--root", str(root), "--set", change]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("harness: ")
+    assert errors.count("\n") == 1
+    assert "Traceback" not in errors
+    assert not root.exists()
+
+
+def test_a_missing_file_of_cells_is_refused(tiny_study, tmp_path, capsys):
+    root = tmp_path / "runs"
+    data = f"data={{kind: perturbseq, path: {tmp_path}/no.h5ad}}"
+    assert cli.main(["launch", str(tiny_study), "--root", str(root), "--set", data]) == 2
+    assert "no.h5ad" in capsys.readouterr().err
+    assert not root.exists()
+
+
+def test_a_file_that_is_no_h5ad_is_refused(tiny_study, tmp_path, capsys):
+    root, wrong = tmp_path / "runs", tmp_path / "cells.h5ad"
+    wrong.write_text("cells")
+    data = f"data={{kind: perturbseq, path: {wrong}}}"
+    assert cli.main(["launch", str(tiny_study), "--root", str(root), "--set", data]) == 2
+    assert "cells.h5ad" in capsys.readouterr().err
+    assert not root.exists()
+
+
+def test_an_unwritable_root_is_refused(tiny_study, tmp_path, capsys):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert cli.main(["launch", str(tiny_study), "--root", str(blocked / "runs")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_debug_shows_where_an_error_came_from(tiny_study, tmp_path):
+    from harness.errors import UserError
+
+    with pytest.raises(UserError):
+        cli.main(["launch", str(tiny_study), "--root", str(tmp_path), "--set", "seeds=0", "--debug"])
+
+
+@pytest.mark.parametrize("verb", ["resume", "status", "report", "cancel"])
+def test_a_study_that_is_not_there(verb, tmp_path, capsys):
+    assert cli.main([verb, "nothing", "--root", str(tmp_path)]) == 2
+    assert "nothing" in capsys.readouterr().err
+
+
+def test_ui_without_a_database(tmp_path, capsys):
+    assert cli.main(["ui", "--root", str(tmp_path)]) == 2
+    assert "launch a study first" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------- the main job
+
+
+def test_the_main_job(tiny_study, rooted, capsys):
+    """Real trials: dry run, launch, launch again, status, report, check, cancel."""
+    assert cli.main(["launch", str(tiny_study), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "1 cells, 2 trials; 2 to run in 2 jobs on cluster: inline" in said
+    assert "warm-up" in said
+    assert sorted(path.name for path in rooted.iterdir()) == ["mlflow.db"]
+
+    assert cli.main(["launch", str(tiny_study)]) == 0
+    said = capsys.readouterr().out
+    assert "2 finished" in said
+    assert "heatmap.png" in said
+    assert "harness ui" in said
+    first = results(rooted)
+    assert len(first) == 2
+    assert all("identifiability/mcc" in metrics for metrics in first.values())
+
+    assert cli.main(["launch", str(tiny_study)]) == 0
+    assert results(rooted) == first
+    attempts = [len(p.read_text().splitlines()) for p in rooted.glob("tiny/trials/*/attempts.jsonl")]
+    assert attempts == [1, 1]
+    capsys.readouterr()
+
+    assert cli.main(["launch", str(tiny_study), "--set", "seeds=3", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "(2 there already); 1 to run" in said
+    assert "from 2 finished trials" in said
+
+    for verb, expected in (
+        ("status", "2 finished"),
+        ("report", "2 finished"),
+        ("cancel", "nothing of tiny is running"),
+    ):
+        assert cli.main([verb, "tiny"]) == 0
+        assert expected in capsys.readouterr().out
+    assert cli.main(["check", str(tiny_study)]) == 0
+    assert "environment_sufficiency" in capsys.readouterr().out
+
+
+def test_a_killed_launch_of_real_trials_resumes_to_the_same_numbers(tiny_study, rooted):
+    longer = ["--set", "train.epochs=40", "--set", "train.checkpoint_seconds=0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "launch", str(tiny_study), *longer],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        end = time.monotonic() + 120
+        while not any(len(path.read_text().splitlines()) > 3 for path in rooted.glob("tiny/trials/*/metrics.jsonl")):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    assert len(results(rooted)) < 2
+    assert cli.main(["resume", "tiny"]) == 0
+    resumed = results(rooted)
+    assert len(resumed) == 2
+    (rooted / "tiny").rename(rooted / "killed")
+    assert cli.main(["launch", str(tiny_study), *longer]) == 0
+    assert results(rooted) == resumed
+
+
+def test_ui_serves_and_leaves_nothing_running(tiny_study, rooted):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "ui", "--port", "50371"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        first = process.stdout.readline()
+        assert "http://127.0.0.1:50371" in first
+        with urllib.request.urlopen("http://127.0.0.1:50371/health", timeout=10) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    mine = [pid for pid in os.listdir("/proc") if pid.isdigit() and _command_of(pid).count(str(rooted))]
+    assert mine == []
+
+
+def _command_of(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline") as file:
+            return file.read()
+    except OSError:
+        return ""
