@@ -80,3 +80,23 @@ def trial_owner(trial):
     from harness.study.folder import read_json
 
     return read_json(trial.claim) or {"pid": 0}
+
+
+def test_a_worker_that_dies_is_started_again_and_goes_on(driving, monkeypatch):
+    monkeypatch.setenv("FAKE_DIE", "[0.5]")  # once: the checkpoint it leaves keeps it alive
+    outcome = driving.launch("compute.cluster=local", "compute.workers=2", "seeds=1")
+    assert (outcome.ran, outcome.failed) == (2, [])
+    assert sorted(driving.starts().values()) == [1, 2]
+
+
+def test_a_worker_that_always_dies_is_given_up_with_its_last_words(driving, monkeypatch):
+    monkeypatch.setenv("FAKE_DIE", "[0.5]")
+    monkeypatch.setenv("FAKE_ALWAYS", "true")
+    changes = ("compute.cluster=local", "compute.workers=1", "compute.trials_per_job=2", "seeds=1")
+    outcome = driving.launch(*changes)
+    assert (outcome.ran, len(outcome.failed)) == (2, 1)
+    name, reason = outcome.failed[0]
+    assert "sparsity=0.5" in name
+    assert reason == "its process died 2 times without a result: out of luck"
+    monkeypatch.delenv("FAKE_DIE")
+    assert driving.launch(*changes).failed == []
