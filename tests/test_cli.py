@@ -148,7 +148,7 @@ def test_the_main_job(tiny_study, rooted, capsys):
     """Real trials: dry run, launch, launch again, status, report, check, cancel."""
     assert cli.main(["launch", str(tiny_study), "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "1 cells, 2 trials; 2 to run in 2 jobs on cluster: inline" in said
+    assert "1 cell, 2 trials; 2 to run in 2 jobs on cluster: inline" in said
     assert "warm-up" in said
     assert sorted(path.name for path in rooted.iterdir()) == ["mlflow.db"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,13 +67,23 @@ class DataStage:
         Folder of built datasets.
     load
         Importable name of the function that builds one.
+    before
+        Called before a dataset is built here, which shows its own progress.
     """
 
-    def __init__(self, folder: StudyFolder, executor: Executor, cache_dir: Path, load: str = LOAD) -> None:
+    def __init__(
+        self,
+        folder: StudyFolder,
+        executor: Executor,
+        cache_dir: Path,
+        load: str = LOAD,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
         self._folder = folder
         self._executor = executor
         self._cache_dir = cache_dir
         self._load = load
+        self._before = before
         self._building: dict[str, _Building] = {}
         self._seen: set[str] = set()
 
@@ -94,6 +104,7 @@ class DataStage:
             if self._executor.name == "slurm":
                 self._submit(fingerprint, data)
             else:
+                self._before()
                 imported(self._load)(data, self._cache_dir)
 
     def after(self, fingerprint: str) -> Sequence[str]:

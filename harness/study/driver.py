@@ -205,7 +205,7 @@ class Driver:
         self._executor, self._lease = executor, lease
         cache = folder.root.absolute() / "cache"
         compute = study.compute
-        self._data = DataStage(folder, executor, cache, runner.load)
+        self._data = DataStage(folder, executor, cache, runner.load, progress.close)
         self._fleet = Fleet(
             folder,
             executor,

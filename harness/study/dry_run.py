@@ -52,17 +52,22 @@ class DryRun:
     basis: str
 
     def __str__(self) -> str:
-        size = f"{self.preview.cells} cells, {self.preview.trials} trials"
+        size = f"{counted(self.preview.cells, 'cell')}, {counted(self.preview.trials, 'trial')}"
         done = self.preview.trials - self.to_run
         there = f" ({done} there already)" if done else ""
         hours = self.seconds / 3600
         return "\n".join(
             [
-                f"{size}{there}; {self.to_run} to run in {self.jobs} jobs on cluster: {self.cluster}",
+                f"{size}{there}; {self.to_run} to run in {counted(self.jobs, 'job')} on cluster: {self.cluster}",
                 f"estimated cost: {hours:.2g} device-hours ({clock_words(self.seconds)}), from {self.basis}",
                 "nothing was run or written",
             ]
         )
+
+
+def counted(number: int, what: str) -> str:
+    """``1 cell``, ``2 cells``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def dry_run(study: StudySpec, root: Path, runner: Runner | None = None) -> DryRun:
@@ -131,7 +136,7 @@ def _cost(
     known = [_seconds_of(folder, trial) for trial in trials if _is_finished(folder, trial)]
     timed = [seconds for seconds in known if seconds is not None]
     if timed:
-        return sum(timed) / len(timed), f"{len(timed)} finished trial{'s' if len(timed) > 1 else ''} of this study"
+        return sum(timed) / len(timed), f"{counted(len(timed), 'finished trial')} of this study"
     one_each = {trial.spec.model.kind: trial for trial in reversed(missing)}
     seconds = {kind: _warmed(trial.spec, cache, runner, device) for kind, trial in one_each.items()}
     mean = sum(seconds[trial.spec.model.kind] for trial in missing) / len(missing)

@@ -56,6 +56,8 @@ class Executor(Protocol):
     slots: int
     #: Jobs that run at the same time, as far as that is ours to say.
     parallel: int
+    #: Most jobs in one submission.
+    array_limit: int
 
     def submit(self, tasks: Sequence[Task], name: str, after: Sequence[str] = ()) -> list[Job]:
         """Submit one job a task, to start once the jobs whose ids are ``after`` have succeeded."""
@@ -104,8 +106,7 @@ class InlineExecutor:
     """One job after the other in the driver's own process, with submitit's debug executor."""
 
     name = "inline"
-    slots = 1
-    parallel = 1
+    slots = parallel = array_limit = 1
 
     def __init__(self, folder: Path) -> None:
         self._executor = DebugExecutor(folder)
@@ -194,6 +195,7 @@ class LocalExecutor:
     """
 
     name = "local"
+    array_limit = 1_000_000
 
     def __init__(self, folder: Path, *, workers: int, threads: int, gpus: Sequence[int] = ()) -> None:
         self.slots = self.parallel = workers

@@ -105,8 +105,10 @@ class Fleet:
         by_dependency: dict[tuple[str, ...], list[tuple[PlannedTrial, ...]]] = {}
         for chunk in chunks:
             by_dependency.setdefault(tuple(self.after(chunk[0].spec.data_fingerprint)), []).append(chunk)
+        limit = self.executor.array_limit
         for after, group in by_dependency.items():
-            self._submit(group, after)
+            for first in range(0, len(group), limit):  # one name an array, so that an orphan's index names its trials
+                self._submit(group[first : first + limit], after)
         fresh = [trial_id for trial_id, flight in self._flights.items() if flight.submitted and not flight.told]
         for trial_id in fresh:
             self._flights[trial_id].told = True

@@ -10,14 +10,19 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from harness.study.folder import TrialFolder
 from harness.study.plan import PlannedTrial
 from harness.study.spec import ObjectiveSpec
 
+if TYPE_CHECKING:
+    from rich.live import Live
+
 #: Seconds between plain lines.
 PLAIN_SECONDS = 30.0
+#: Share of a trial's time that its epochs take; the rest is scoring.
+TRAINING_SHARE = 0.9
 #: Trials in flight that are shown by name.
 MOST_SHOWN = 6
 
@@ -103,7 +108,7 @@ class Best:
 
 
 class Clock:
-    """Time left, from the epochs done since the start; a trial's scoring counts as part of its last epoch."""
+    """Time left, in proportion to what was done since the start."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -141,7 +146,7 @@ class Screen(Protocol):
         """Say one sentence that stays."""
 
     def close(self) -> None:
-        """Show no more."""
+        """Take down what is shown, until something is shown again."""
 
 
 class PlainScreen:
@@ -170,15 +175,17 @@ class LiveScreen:
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
-        from rich.live import Live
 
         self._console = Console(file=stream, highlight=False, markup=False)
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
-        self._live.start()
+        self._live: Live | None = None
 
     def show(self, lines: Callable[[], list[str]]) -> None:
+        from rich.live import Live
         from rich.text import Text
 
+        if self._live is None:
+            self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
         width = self._console.width
         self._live.update(Text("\n".join(line[:width] for line in lines())))
 
@@ -186,7 +193,9 @@ class LiveScreen:
         self._console.print(sentence)
 
     def close(self) -> None:
-        self._live.stop()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
 
 def make_screen(stream: TextIO | None = None) -> Screen:
@@ -252,12 +261,12 @@ class Progress:
         self._screen.say(sentence)
 
     def close(self) -> None:
-        """Show no more."""
+        """Leave the screen to others, until something is shown again."""
         self._screen.close()
 
     def _lines(self, flights: Mapping[str, TrialFolder]) -> list[str]:
         at = {name: self.curve(name, folder).last for name, folder in flights.items()}
-        done = sum(self._expected.get(name, 0) for name in self._ended) + sum(at.values())
+        done = sum(self._expected.get(name, 0) for name in self._ended) + TRAINING_SHARE * sum(at.values())
         mean = sum(self._expected.values()) / max(1, len(self._expected))
         total = sum(self._expected.values()) + self.to_come * mean
         failed = sum(1 for state in self._ended.values() if state == "failed")

@@ -101,6 +101,7 @@ class SlurmExecutor:
         self._profile = profile
         self._threads = threads
         self.parallel = workers or profile.array_parallelism
+        self.array_limit = profile.array_limit
         self._queue = SlurmQueue()
 
     def submit(self, tasks: Sequence[Task], name: str, after: Sequence[str] = ()) -> list[Job]:

@@ -109,6 +109,7 @@ class Tracker:
         warn: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.uri = uri or default_uri(root)
+        self._root = None if uri else root.absolute()
         self.experiment = experiment or study
         self._study = study
         self._artifacts = None if uri else (root.absolute() / "mlartifacts" / study).as_uri()
@@ -263,6 +264,8 @@ class Tracker:
         self._check()
         for key, value in _QUIET.items():
             os.environ.setdefault(key, value)
+        if self._root is not None:
+            create_default_store(self._root)
         client = connect(self.uri)
         self._experiment_id = self._find_experiment(client)
         self._children = dict(self._find_children(client))
@@ -322,6 +325,26 @@ class Tracker:
 def default_uri(root: Path) -> str:
     """Tracking URI of a root's own database."""
     return f"sqlite:///{root.absolute()}/mlflow.db"
+
+
+def create_default_store(root: Path) -> None:
+    """Make a root's own database, if it is not there.
+
+    Under a lock and under another name first: processes that open an empty database together all fail in its
+    migration, and one that is killed there would leave a database that nobody can open.
+    """
+    from filelock import FileLock
+
+    database = root / "mlflow.db"
+    if database.exists():
+        return
+    with FileLock(root / ".mlflow.lock"):
+        if database.exists():
+            return
+        unfinished = root / f".mlflow.{os.getpid()}.db"
+        unfinished.unlink(missing_ok=True)
+        connect(f"sqlite:///{unfinished}").search_experiments(max_results=1)
+        unfinished.rename(database)
 
 
 def connect(uri: str) -> MlflowClient:

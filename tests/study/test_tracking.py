@@ -7,7 +7,15 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import UserError
-from harness.study.tracking import TrackedTrial, Tracker, check_uri, default_uri, flattened
+from harness.study.tracking import (
+    TrackedTrial,
+    Tracker,
+    check_uri,
+    connect,
+    create_default_store,
+    default_uri,
+    flattened,
+)
 
 EPOCHS = [
     {
@@ -175,6 +183,15 @@ def test_another_store_may_be_named(driving, tmp_path):
 def test_a_store_that_mlflow_does_not_know_is_refused(uri):
     with pytest.raises(UserError, match="no store of MLflow's"):
         check_uri(uri)
+
+
+def test_the_default_store_is_made_once_and_whole(tmp_path):
+    create_default_store(tmp_path)
+    made = (tmp_path / "mlflow.db").stat()
+    create_default_store(tmp_path)
+    assert (tmp_path / "mlflow.db").stat() == made
+    assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db", ".mlflow.lock"}
+    assert len(connect(default_uri(tmp_path)).search_experiments()) == 1
 
 
 def test_flattened_keeps_lists_whole():
