@@ -246,6 +246,7 @@ class Causal3DIdentData(GeneratedData):
     invariant: Names = Field(SCENE_LATENTS, min_length=1, description="latents they do not")
     image_size: int = Field(64, ge=8, le=1024)
     samples: int = Field(16, ge=1, description="light samples a pixel")
+    squash: float = Field(2.0, gt=0, description="linear_gaussian: sds of a latent that reach 0.76 of its image range")
     process: Annotated[NativeSpec | LinearGaussianSpec, Field(discriminator="kind")] = NativeSpec()
 
     @model_validator(mode="after")

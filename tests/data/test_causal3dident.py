@@ -124,7 +124,7 @@ def test_truth_of_the_linear_process_is_not_squashed(cache):
 
 def test_the_squash_rises_is_bounded_and_can_be_undone():
     latents = np.random.default_rng(0).normal([3, -1], [0.1, 20], (500, 2))
-    squash = Squash.fitted(latents)
+    squash = Squash.fitted(latents, 2.0)
     values = squash.to_image(latents)
     assert np.abs(values).max() < 1
     assert np.abs(values.mean(axis=0)).max() < 0.1
@@ -132,7 +132,7 @@ def test_the_squash_rises_is_bounded_and_can_be_undone():
         assert (np.diff(values[np.argsort(latents[:, k]), k]) > 0).all()
     np.testing.assert_allclose(squash.from_image(values), latents, rtol=1e-9)
     assert np.isfinite(squash.from_image(np.array([[-1.0, 1.0]]))).all()
-    assert np.isfinite(Squash.fitted(np.ones((5, 2))).to_image(np.ones((5, 2)))).all()
+    assert np.isfinite(Squash.fitted(np.ones((5, 2)), 2.0).to_image(np.ones((5, 2)))).all()
 
 
 def test_nothing_half_built_is_left_when_rendering_fails(tmp_path, monkeypatch):

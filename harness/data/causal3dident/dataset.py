@@ -95,7 +95,7 @@ def wanted_scenes(spec: Causal3DIdentData, design: Design) -> Wanted:
     twice = sample.invariant[:, None].expand(n, times, -1)
     latents = torch.cat([sample.responsive, twice], dim=2).double().numpy()
     seen = design.environment.numpy() <= len(design.perturbations)  # held-out doubles do not shape the mixing
-    squash = Squash.fitted(latents[seen, 1:].reshape(-1, latents.shape[2]))
+    squash = Squash.fitted(latents[seen, 1:].reshape(-1, latents.shape[2]), spec.squash)
     scenes = np.zeros((n, times, len(COLUMNS)))
     scenes[:, :, _columns(spec)] = squash.to_image(latents)
     random = np.random.default_rng(derive(spec.seed, "classes"))

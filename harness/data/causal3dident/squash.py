@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Standard deviations of a latent that reach tanh(1) = 0.76 of the image range: most of the mass is nearly linear.
-SPREAD = 2.0
-
 
 @dataclass(frozen=True)
 class Squash:
@@ -28,10 +25,14 @@ class Squash:
     width: Floats
 
     @classmethod
-    def fitted(cls, latents: Floats) -> Squash:
-        """From the spread of ``latents`` (k, d), pooled over the environments seen in training."""
-        spread = latents.std(axis=0)
-        return cls(latents.mean(axis=0), SPREAD * np.where(spread > 0, spread, 1.0))
+    def fitted(cls, latents: Floats, deviations: float) -> Squash:
+        """From the spread of ``latents`` (k, d), pooled over the environments seen in training.
+
+        ``deviations`` standard deviations of a latent reach tanh(1) = 0.76 of its image range: the more, the gentler
+        the pictures change, and the closer to linear.
+        """
+        sd = latents.std(axis=0)
+        return cls(latents.mean(axis=0), deviations * np.where(sd > 0, sd, 1.0))
 
     def to_image(self, latents: Floats) -> Floats:
         """(..., d) latents to (..., d) in (-1, 1)."""
