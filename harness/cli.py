@@ -211,7 +211,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from harness.study.driver import report_of
+    from harness.study.past import report_of
 
     report = report_of(_name(options.study), options.root)
     print(report.text)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from harness.errors import UserError
 from harness.study.data_stage import DataStage, check_files
 from harness.study.executors import Executor, make_executor
 from harness.study.fleet import Ended, Fleet, reopen
@@ -22,14 +21,15 @@ from harness.study.folder import StudyFolder, write_atomic
 from harness.study.job import LOAD, RUN
 from harness.study.launches import Launch, last_launch
 from harness.study.lease import Lease
-from harness.study.load import dump_study, load_profile, load_study
+from harness.study.load import dump_study, load_profile
+from harness.study.mlflow_store import check_uri
 from harness.study.optuna_store import OptunaStore
+from harness.study.past import launched, write_report
 from harness.study.plan import Plan, PlannedTrial, Point, plan
 from harness.study.progress import Progress, Screen, make_screen
-from harness.study.search_loop import SearchLoop, means, recorded_points
+from harness.study.search_loop import SearchLoop, means
 from harness.study.spec import StudySpec
 from harness.study.tracked import Tracking
-from harness.study.tracking import check_uri
 
 if TYPE_CHECKING:
     from harness.study.report import Report
@@ -111,37 +111,6 @@ def resume(name: str, root: Path, *, runner: Runner | None = None, screen: Scree
     """
     study, _ = launched(name, root)
     return _drive(study, root, runner or Runner(), screen, resumed=True)
-
-
-def report_of(name: str, root: Path) -> Report:
-    """Write the report of a study that was launched, finished or not.
-
-    Raises
-    ------
-    UserError
-        If no study of this name was launched.
-    """
-    study, folder = launched(name, root)
-    store = None
-    if study.search is not None and folder.journal.exists():
-        store = OptunaStore(folder.journal, study.name, study.objective, mend=False)
-    return write_report(study, folder, plan(study), store)
-
-
-def launched(name: str, root: Path) -> tuple[StudySpec, StudyFolder]:
-    """A study as it was resolved at its last launch, and its folder.
-
-    Raises
-    ------
-    UserError
-        If no study of this name was launched.
-    """
-    folder = StudyFolder(root.absolute(), name)
-    if not folder.study_file.exists():
-        known = sorted(path.parent.name for path in root.glob("*/study.yaml"))
-        there = f"; in {root} there are {', '.join(known)}" if known else f"; {root} holds no study"
-        raise UserError(f"no study {name!r} was launched{there}")
-    return load_study(folder.study_file), folder
 
 
 def _drive(study: StudySpec, root: Path, runner: Runner, screen: Screen | None, *, resumed: bool) -> Outcome:
@@ -401,20 +370,3 @@ class Driver:
 
 def _setting(point: Point, trial: PlannedTrial) -> dict[str, Any]:
     return {**point.setting, "seed": trial.seed}
-
-
-def all_points(study: StudySpec, planned: Plan, store: OptunaStore | None) -> list[Point]:
-    """The points to report: grid cells, and what a search has proposed in them."""
-    grid = [point for point in planned.points if not point.space]
-    return grid + (recorded_points(study, store.trials()) if store is not None and study.search is not None else [])
-
-
-def write_report(study: StudySpec, folder: StudyFolder, planned: Plan, store: OptunaStore | None) -> Report:
-    """Write the study's report from its folders."""
-    import shutil
-
-    from harness.study import report
-
-    width = shutil.get_terminal_size((160, 50)).columns
-    points = all_points(study, planned, store)
-    return report.write_report(folder, study, planned, points=points, width=width)

@@ -18,10 +18,10 @@ from harness.study.data_stage import cache_of, check_files, needs_building
 from harness.study.driver import Runner, executor_for
 from harness.study.folder import StudyFolder
 from harness.study.job import imported
+from harness.study.mlflow_store import check_uri
 from harness.study.plan import PlannedTrial, Point, Preview, plan, point_for
 from harness.study.progress import clock_words
 from harness.study.spec import AxisSpec, StudySpec
-from harness.study.tracking import check_uri
 from harness.trial_spec import Causal3DIdentData, TrialSpec
 
 #: Epochs of a warm-up: the first compiles and allocates, the others are timed.

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UserError
 from harness.study.mlflow_page import VIEW_TAG, score_view
+from harness.study.mlflow_store import connect, create_default_store, default_uri, has_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,15 +29,6 @@ PARAMS_BATCH, LONGEST_PARAM = 100, 6000
 RETRY_SECONDS = 60.0
 
 PARENT_TAG = "mlflow.parentRunId"
-_QUIET = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-#: File stores are none of them: MLflow no longer writes to them.
-_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 
 
@@ -112,7 +102,8 @@ class Tracker:
         self._root = None if uri else root.absolute()
         self.experiment = experiment or study
         self._study = study
-        self._artifacts = None if uri else (root.absolute() / "mlartifacts" / study).as_uri()
+        # a server knows where its artifacts go; a bare database would put them below the working directory
+        self._artifacts = None if has_server(self.uri) else (root.absolute() / "mlartifacts" / study).as_uri()
         self._oracle = oracle_selection
         self._check = check
         self._warn = warn
@@ -262,8 +253,6 @@ class Tracker:
         if self._client is not None:
             return self._client
         self._check()
-        for key, value in _QUIET.items():
-            os.environ.setdefault(key, value)
         if self._root is not None:
             create_default_store(self._root)
         client = connect(self.uri)
@@ -320,58 +309,6 @@ class Tracker:
             return False
         self.lost = None
         return True
-
-
-def default_uri(root: Path) -> str:
-    """Tracking URI of a root's own database."""
-    return f"sqlite:///{root.absolute()}/mlflow.db"
-
-
-def create_default_store(root: Path) -> None:
-    """Make a root's own database, if it is not there.
-
-    Under a lock and under another name first: processes that open an empty database together all fail in its
-    migration, and one that is killed there would leave a database that nobody can open.
-    """
-    from filelock import FileLock
-
-    database = root / "mlflow.db"
-    if database.exists():
-        return
-    with FileLock(root / ".mlflow.lock"):
-        if database.exists():
-            return
-        unfinished = root / f".mlflow.{os.getpid()}.db"
-        unfinished.unlink(missing_ok=True)
-        connect(f"sqlite:///{unfinished}").search_experiments(max_results=1)
-        unfinished.rename(database)
-
-
-def connect(uri: str) -> MlflowClient:
-    """A client for ``uri``; MLflow itself is kept quiet."""
-    import logging
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
-
-
-def check_uri(uri: str | None) -> None:
-    """Refuse a tracking URI that cannot work, before anything runs.
-
-    Raises
-    ------
-    UserError
-        If MLflow knows no such store.
-    """
-    if uri is None or uri.split("://")[0].split("+")[0] in _SCHEMES or uri == "databricks":
-        return
-    raise UserError(
-        f"tracking.uri is {uri!r}, which is no store of MLflow's; use sqlite:///FILE, postgresql://... "
-        "or http://HOST:PORT, or leave it out"
-    )
 
 
 def flattened(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

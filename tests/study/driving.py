@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from harness.study.driver import Runner, launch, resume
 from harness.study.folder import StudyFolder
 from harness.study.load import load_study
-from harness.study.tracking import default_uri
+from harness.study.mlflow_store import default_uri
 
 HERE = Path(__file__).parent
 FAKE = Runner(run="fake_trial:run_trial")

@@ -7,15 +7,8 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import UserError
-from harness.study.tracking import (
-    TrackedTrial,
-    Tracker,
-    check_uri,
-    connect,
-    create_default_store,
-    default_uri,
-    flattened,
-)
+from harness.study.mlflow_store import check_uri, connect, create_default_store, default_uri
+from harness.study.tracking import TrackedTrial, Tracker, flattened
 
 EPOCHS = [
     {
@@ -177,6 +170,7 @@ def test_another_store_may_be_named(driving, tmp_path):
     assert elsewhere.untracked is None
     experiment = driving.client().get_experiment_by_name("mine")
     assert len(driving.client().search_runs([experiment.experiment_id])) == 5
+    assert experiment.artifact_location == (driving.root / "mlartifacts" / "fake").as_uri()
 
 
 @pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "./mlruns", "ftp://host"])
