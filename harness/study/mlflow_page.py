@@ -16,6 +16,8 @@ VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
 _IDENTIFIABILITY = ("mcc", "mcc_untrained", "r2_responsive", "r2_invariant")
 _OOD = ("rmse_relative", "r2", "pearson_delta")
+#: Pixels of the columns that every view has, by the page's own names for them.
+_FIRST_COLUMNS = {"attributes.`Run Name`": 320, "runDateAndNestInfo": 140}
 
 
 def score_columns(metrics: Iterable[str]) -> list[str]:
@@ -45,8 +47,12 @@ def score_view(metrics: Iterable[str]) -> str | None:
     if not columns:
         return None
     first = columns[0]
+    # the default cuts the names of metrics after their first word, and sorts them by the alphabet
+    widths = {**_FIRST_COLUMNS, **{_quoted(name): 40 + 7 * len(name) for name in columns}}
     state = {
         "selectedColumns": [_quoted(name) for name in columns],
+        "columnOrder": list(widths),
+        "columnWidths": widths,
         # any order but the default lists trials on their own instead of folded into their launch
         "orderByKey": _quoted(first),
         "orderByAsc": _smaller_is_better(first.split("/")),

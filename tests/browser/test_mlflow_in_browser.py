@@ -18,7 +18,7 @@ QUIET = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 #: Pages draw only the columns that fit; time in the page runs faster than ours, but stops while it loads.
-VIEWPORT, PATIENCE = "--window-size=3200,1400", "--virtual-time-budget=30000"
+VIEWPORT, PATIENCE = "--window-size=4000,1400", "--virtual-time-budget=30000"
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here")
 

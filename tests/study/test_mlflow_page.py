@@ -31,6 +31,14 @@ def test_the_view_puts_the_best_trial_first():
     assert json.loads(score_view(["validation/loss"]))["orderByAsc"] is True
 
 
+def test_columns_are_wide_enough_for_their_names():
+    view = json.loads(score_view(METRICS))
+
+    assert view["columnOrder"][-len(view["selectedColumns"]) :] == view["selectedColumns"]
+    assert view["columnOrder"] == list(view["columnWidths"])
+    assert all(view["columnWidths"][f"metrics.`{name}`"] > 7 * len(name) for name in score_columns(METRICS))
+
+
 def test_without_scores_there_is_no_view():
     assert score_view(["train/loss"]) is None
 
