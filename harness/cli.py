@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return WRONG_INPUT
     try:
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+                signal.signal(number, _interrupt)
         verb: Callable[[argparse.Namespace], int] = options.verb
         return verb(options)
     except UserError as error:
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
-    """SIGTERM ends a command as politely as Ctrl-C does."""
+    """SIGTERM, or a terminal that closes, ends a command as politely as Ctrl-C does."""
     raise KeyboardInterrupt
 
 

@@ -57,12 +57,13 @@ def any_running(driving):
     return any(trial.state() is TrialState.RUNNING and trial.metrics.exists() for trial in driving.folder.trials())
 
 
-def test_ctrl_c_ends_jobs_politely_and_says_how_to_go_on(driving):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_jobs_politely_and_says_how_to_go_on(driving, number):
     process = driving.driver("compute.cluster=local", "compute.workers=2", FAKE_SECONDS="1")
     try:
         driving.until(lambda: any_running(driving), process)
         workers = [int(trial_owner(trial)["pid"]) for trial in driving.folder.trials() if trial.claim.exists()]
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, number)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130, errors
         assert "harness resume fake" in errors
