@@ -50,7 +50,10 @@ class ModelSpec(Part):
     network: Literal["auto", "mlp", "conv"] = Field("auto", description="auto: conv for images without input_pca")
     hidden: int = Field(128, ge=1, description="units of a hidden layer (mlp) or channels of the first (conv)")
     layers: int = Field(2, ge=1, le=16, description="hidden layers of encoder and decoder")
-    input_pca: int | None = Field(None, ge=1, description="whiten inputs by this many principal components (mlp)")
+    input_pca: int | None = Field(None, ge=1, description="reduce inputs to this many principal components (mlp)")
+    input_whiten: bool = Field(
+        True, description="scale each component to unit variance; false keeps their proportions, for curved data"
+    )
     likelihood_variance: float = Field(0.01, gt=0, description="fixed, on standardised or whitened inputs")
     kl_warmup: float = Field(0.1, ge=0, le=1, description="fraction of the epochs with a rising KL weight")
 

@@ -14,7 +14,7 @@ from harness.models.perturbed_vae import PerturbedVAE
 
 __all__ = ["LatentModel", "Latents", "Loss", "build_model"]
 
-_NETWORK_FIELDS = ("network", "hidden", "layers", "input_pca", "likelihood_variance")
+_NETWORK_FIELDS = ("network", "hidden", "layers", "input_pca", "input_whiten", "likelihood_variance")
 _CAUSAL_FIELDS = (*_NETWORK_FIELDS, "mechanisms", "posterior", "kl_responsive", "kl_invariant", "sparsity")
 
 

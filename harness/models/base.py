@@ -43,8 +43,8 @@ class LatentModel(nn.Module):
         Sizes.
     network
         ``mlp``, ``conv`` or ``auto`` (conv for images that are not reduced by a PCA).
-    input_pca
-        Principal components kept of an input, or None.
+    input_pca, input_whiten
+        Principal components kept of an input, or None; whether each is scaled to unit variance.
     likelihood_variance
         Fixed variance of the Gaussian likelihood, on transformed inputs.
     features
@@ -60,12 +60,13 @@ class LatentModel(nn.Module):
         layers: int,
         network: str,
         input_pca: int | None,
+        input_whiten: bool,
         likelihood_variance: float,
         features: int,
     ) -> None:
         super().__init__()
         self.likelihood_variance = likelihood_variance
-        self.transform = InputTransform(shape, input_pca)
+        self.transform = InputTransform(shape, input_pca, input_whiten)
         seen = self.transform.input_shape
         if network == "conv" and len(seen) != 3:
             raise ValueError(f"network: conv needs images, but a frame has shape {tuple(shape)}; use network: mlp")

@@ -36,7 +36,7 @@ class CausalVAE(LatentModel):
 
     Parameters
     ----------
-    shape, network, hidden, layers, input_pca, likelihood_variance
+    shape, network, hidden, layers, input_pca, input_whiten, likelihood_variance
         See `LatentModel`.
     d_v, d_i
         Sizes of the responsive and the invariant block.
@@ -75,6 +75,7 @@ class CausalVAE(LatentModel):
         layers: int,
         network: str,
         input_pca: int | None,
+        input_whiten: bool,
         likelihood_variance: float,
         kl_responsive: float,
         kl_invariant: float,
@@ -91,6 +92,7 @@ class CausalVAE(LatentModel):
             layers=layers,
             network=network,
             input_pca=input_pca,
+            input_whiten=input_whiten,
             likelihood_variance=likelihood_variance,
             features=hidden if reads_u else 2 * (d_v + d_i),
         )

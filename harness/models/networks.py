@@ -109,7 +109,8 @@ def conv_stages(size: tuple[int, ...]) -> int:
 class InputTransform(nn.Module):
     """What is done to frames before the encoder, and undone after the decoder; fitted on training frames only.
 
-    With ``components``, frames are flattened, projected on that many principal components and whitened; without, each
+    With ``components``, frames are flattened, projected on that many principal components and, with ``whiten``, scaled
+    to unit variance each (else all by the leading one's, which keeps small curved components small); without, each
     feature of a vector (each channel of an image) is centred and scaled to unit variance.
 
     Parameters
@@ -118,14 +119,17 @@ class InputTransform(nn.Module):
         Shape of one frame.
     components
         Principal components kept, or None.
+    whiten
+        Whether components are scaled one by one.
     """
 
     centre: Tensor
     scale: Tensor
     basis: Tensor
 
-    def __init__(self, shape: tuple[int, ...], components: int | None) -> None:
+    def __init__(self, shape: tuple[int, ...], components: int | None, whiten: bool = True) -> None:
         super().__init__()
+        self.whiten = whiten
         self.shape = shape
         self.components = components
         features = int(torch.tensor(shape).prod())
@@ -157,10 +161,11 @@ class InputTransform(nn.Module):
         self.centre.copy_(flat.mean(0))
         singular, basis = principal_components(flat - self.centre, self.components, generator)
         self.basis.copy_(basis)
-        self.scale.copy_((singular / max(len(flat) - 1, 1) ** 0.5).clamp_min(1e-6))
+        deviations = (singular / max(len(flat) - 1, 1) ** 0.5).clamp_min(1e-6)
+        self.scale.copy_(deviations if self.whiten else deviations[:1].expand_as(deviations))
 
     def prepare(self, frames: Tensor) -> Tensor:
-        """All frames, once, as they are kept on the device: whitened where there is a PCA, else untouched."""
+        """All frames, once, as they are kept on the device: reduced where there is a PCA, else untouched."""
         if self.components is None:
             return frames
         chunks = [((_float(part).flatten(1) - self.centre) @ self.basis) / self.scale for part in frames.split(4096)]

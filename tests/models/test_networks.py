@@ -37,6 +37,15 @@ def test_full_rank_pca_restores_the_frame():
     torch.testing.assert_close(transform.restore(transform.prepare(x)), x, atol=1e-3, rtol=0)
 
 
+def test_without_whitening_components_keep_their_proportions():
+    x = torch.randn(300, 20, generator=_generator()) * torch.arange(1, 21)
+    transform = InputTransform((20,), 5, whiten=False)
+    transform.fit(x, _generator())
+    ours = transform.prepare(x).std(0)
+    theirs = torch.from_numpy(PCA(5, svd_solver="full").fit_transform(x.numpy())).std(0)
+    torch.testing.assert_close(ours, theirs / theirs[0], atol=1e-3, rtol=1e-3)
+
+
 def test_standardising_leaves_constant_features_alone():
     x = torch.randn(50, 3, generator=_generator())
     x[:, 1] = 4.0
