@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.causal3dident.renderer import Floats, Pixels, Renderer
+from harness.data.causal3dident.renderer import Floats, Pixels
 from harness.data.causal3dident.shapes import Mesh
+from harness.data.causal3dident.worker import Draughtsman
+from harness.data.causal3dident.workers import drawn
 
 #: Images drawn in one task: small enough for a smooth progress line, large enough to hide the hand-over.
 CHUNK = 64
@@ -104,8 +102,6 @@ def _opened(
 
 
 def _processes(wanted: int | None, images: int) -> int:
-    if multiprocessing.current_process().daemon:
-        return 1  # daemons may not have children
     if wanted is not None:
         return wanted
     if images < WORTH_PROCESSES:
@@ -117,67 +113,15 @@ def _processes(wanted: int | None, images: int) -> int:
 
 def _drawn(job: Job, chunks: Sequence[int], processes: int) -> Iterator[tuple[int, Pixels]]:
     """First row and pixels of each chunk, in whatever order they are ready."""
-    if processes == 1:
-        draughtsman = _Draughtsman(job.meshes, job.image_size, job.samples)
-        for start in chunks:
-            yield start, draughtsman.draw(*_part(job, start))
-        return
-    # spawn, not fork: torch and Mitsuba hold threads, which a fork would leave behind with their locks
-    context = multiprocessing.get_context("spawn")
     setting = (job.meshes, job.image_size, job.samples)
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=setting) as pool:
-        try:
-            futures = {pool.submit(_draw_in_worker, *_part(job, start)): start for start in chunks}
-            for future in as_completed(futures):
-                yield futures.pop(future), future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    if processes > 1:
+        yield from drawn(chunks, partial(_part, job), setting, processes)
+        return
+    draughtsman = Draughtsman(*setting)
+    for start in chunks:
+        yield start, draughtsman.draw(*_part(job, start))
 
 
 def _part(job: Job, start: int) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]:
     rows = slice(start, start + CHUNK)
     return job.classes[rows], job.latents[rows], job.seeds[rows]
-
-
-class _Draughtsman:
-    """Draws images of several classes, one scene each, built when first needed."""
-
-    def __init__(self, meshes: dict[int, Mesh], image_size: int, samples: int) -> None:
-        self._meshes, self._image_size, self._samples = meshes, image_size, samples
-        self._renderers: dict[int, Renderer] = {}
-
-    def draw(self, classes: NDArray[np.int64], latents: Floats, seeds: NDArray[np.int64]) -> Pixels:
-        """Images (k, 3, size, size)."""
-        rows = zip(classes.tolist(), latents, seeds.tolist(), strict=True)
-        return np.stack([self._renderer(which).render(row, seed) for which, row, seed in rows])
-
-    def _renderer(self, which: int) -> Renderer:
-        if which not in self._renderers:
-            self._renderers[which] = Renderer(self._meshes[which], self._image_size, self._samples)
-        return self._renderers[which]
-
-
-_draughtsman: _Draughtsman | None = None
-
-
-def _begin(meshes: dict[int, Mesh], image_size: int, samples: int) -> None:
-    """Set up a worker process: it leaves interrupts to its parent and ends when the parent does."""
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = "1"
-    global _draughtsman  # noqa: PLW0603 - a pool's initialiser has no other way to hand its workers state
-    _draughtsman = _Draughtsman(meshes, image_size, samples)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot tell its workers to stop: they would wait for tasks for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _draw_in_worker(classes: NDArray[np.int64], latents: Floats, seeds: NDArray[np.int64]) -> Pixels:
-    assert _draughtsman is not None, "the pool's initialiser has run"
-    return _draughtsman.draw(classes, latents, seeds)

@@ -103,7 +103,7 @@ def test_without_mitsuba_the_command_that_installs_it_is_named(monkeypatch):
 
 def test_a_rendering_process_does_not_import_torch_nor_does_the_fingerprint_import_mitsuba():
     code = (
-        "import sys; import harness.data.causal3dident.rendering, harness.data.causal3dident.variant; "
+        "import sys; import harness.data.causal3dident.worker, harness.data.causal3dident.variant; "
         "print('torch' in sys.modules, 'mitsuba' in sys.modules)"
     )
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

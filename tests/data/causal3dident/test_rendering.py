@@ -1,6 +1,11 @@
 """Many images: the number of processes changes no pixel, and an interrupted job goes on where it stopped."""
 
 import io
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +14,8 @@ from harness.data.causal3dident import rendering
 from harness.data.causal3dident.progress import ProgressLine
 from harness.data.causal3dident.rendering import CHUNK, Job, render_to
 from harness.data.causal3dident.shapes import shape
+from harness.data.causal3dident.workers import Worker, drawn
+from harness.errors import UserError
 
 COUNT = CHUNK + 10
 
@@ -40,6 +47,100 @@ def test_one_process_and_two_give_the_same_pixels(job, images, tmp_path):
     np.testing.assert_array_equal(np.load(path), images)
     assert images.shape == (COUNT, 3, 16, 16)
     assert [entry.name for entry in tmp_path.iterdir()] == ["images.npy"]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from harness.data.causal3dident.rendering import Job, render_to
+from harness.data.causal3dident.shapes import shape
+
+print("begun", flush=True)
+count = int(sys.argv[2])
+job = Job({0: shape(0)}, np.zeros(count, int), np.zeros((count, 10)), np.arange(count), 16, 1)
+render_to(job, Path(sys.argv[1]), processes=2, progress=lambda done, total: print(done, flush=True))
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Starts a user's script that has no guard on ``__main__``, in a folder with a module that hides numpy."""
+    pytest.importorskip("mitsuba")
+    started = []
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "numpy.py").write_text("raise SystemExit('not this one')")
+    (tmp_path / "script.py").write_text(SCRIPT)
+
+    def start(count):
+        command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "images.npy"), str(count)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path / "elsewhere")
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_script_without_a_guard_on_main_draws_and_ends(script, tmp_path):
+    process = script(COUNT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert said.split()[:2] == ["begun", "0"]
+    assert said.count("begun") == 1
+    assert said.split()[-1] == str(COUNT)
+    assert np.load(tmp_path / "images.npy").shape == (COUNT, 3, 16, 16)
+
+
+def children(pid):
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in listed.stdout.split()]
+
+
+def running(pid):
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return state.stdout.strip()[:1] not in ("", "Z")
+
+
+def test_drawing_processes_end_with_a_parent_that_is_killed(script):
+    process = script(10**6)
+    while process.stdout.readline().strip() not in {str(CHUNK * k) for k in range(1, 10)}:
+        assert process.poll() is None
+    workers = children(process.pid)
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 60
+    while any(map(running, workers)):
+        assert time.monotonic() < end, "they live on"
+        time.sleep(0.05)
+
+
+def test_a_drawing_process_leaves_interrupts_to_its_parent_from_the_start(job):
+    with Worker() as worker:
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(worker.pid, number)
+        worker.give((job.meshes, job.image_size, job.samples))
+        worker.give((0, *part(job, 0)))
+        start, pixels = worker.take()
+    assert (start, pixels.shape) == (0, (CHUNK, 3, 16, 16))
+
+
+def test_a_drawing_process_that_dies_is_named(job):
+    with Worker() as worker:
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(RuntimeError, match="was killed by signal 9"):
+            worker.take()
+
+
+def test_what_keeps_a_process_from_drawing_is_said_by_its_parent(job, tmp_path, monkeypatch):
+    (tmp_path / "mitsuba.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(tmp_path)
+    setting = (job.meshes, job.image_size, job.samples)
+    with pytest.raises(UserError, match="pip install mitsuba"):
+        list(drawn([0], lambda start: rendering._part(job, start), setting, 2))
 
 
 class Stop(Exception):
