@@ -24,7 +24,7 @@ from harness.models.causal_vae import CausalVAE
 #: Most rows of the test split kept in ``latents.npz``.
 KEPT_LATENTS = 2000
 #: Most training cells of a condition the baselines' means are taken over; bounds memory for images.
-BASELINE_CELLS = 2000
+BASELINE_CELLS = 500
 
 Array = NDArray[np.float64]
 

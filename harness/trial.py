@@ -35,6 +35,8 @@ from harness.training.pairing import Pairing
 from harness.trial_result import RESULT_FILE, TrialResult, read_result
 from harness.trial_spec import BetaVAESpec, CausalModelSpec, TrialSpec
 
+#: Most training frames that input transforms are fitted on; bounds memory for images.
+FITTED_FRAMES = 20_000
 #: A trial that ends so has failed by its own numbers or inputs; anything else is a crash, which the driver retries.
 _OWN_FAILURES = (TrialFailure, UserError, ValueError, ArithmeticError, np.linalg.LinAlgError)
 
@@ -151,8 +153,10 @@ class _Trial:
             model = build_model(
                 fields, shape=data.frame_shape, perturbations=len(data.perturbations), targets=data.targets
             )
+        random = generator(spec.seed, "principal components")
         seen = torch.unique(data.index[data.splits["train"]])
-        model.transform.fit(data.as_float(data.frames[seen]), generator(spec.seed, "principal components"))
+        chosen = seen[torch.randperm(len(seen), generator=random)[:FITTED_FRAMES]].sort().values
+        model.transform.fit(data.as_float(data.frames[chosen]), random)
         return model.to(self.device)
 
     def _pairing(self) -> str:

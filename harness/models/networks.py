@@ -146,10 +146,7 @@ class InputTransform(nn.Module):
         return self.shape if self.components is None else (self.components,)
 
     def fit(self, frames: Tensor, generator: torch.Generator) -> None:
-        """Fit on training frames (m, *shape) float; at most 20,000 of them are looked at."""
-        if len(frames) > 20_000:
-            keep = torch.randperm(len(frames), generator=generator, device=generator.device)[:20_000]
-            frames = frames[keep.to(frames.device)]
+        """Fit on training frames (m, *shape) float; ``generator`` starts the search for large bases."""
         if self.components is None:
             axes = (0,) if frames.ndim == 2 else (0, 2, 3)
             self.centre.copy_(frames.mean(axes).reshape(self.centre.shape))

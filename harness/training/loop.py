@@ -108,7 +108,7 @@ class Trainer:
         groups: list[dict[str, Any]] = [{"params": slow, "lr": rate, "base": rate}]
         if fast:
             groups.append({"params": fast, "lr": rate * spec.mechanism_rate, "base": rate * spec.mechanism_rate})
-        self.optimizer = torch.optim.Adam(groups)
+        self.optimizer = torch.optim.Adam(groups, fused=True)  # one call for all parameters: a fifth of a small step
         self.epoch = 0
         self.best = math.inf
         self.best_epoch = 0

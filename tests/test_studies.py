@@ -1,0 +1,87 @@
+"""The studies that ship: they plan as they are, and run whole when made small."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.study.load import load_study
+from harness.study.plan import plan
+
+STUDIES = Path(__file__).parent.parent / "studies"
+SHIPPED = sorted(STUDIES.glob("*.yaml"))
+
+
+def _launch(name, root, *changes):
+    arguments = ["launch", str(STUDIES / f"{name}.yaml"), "--root", str(root)]
+    for change in (*changes, "compute.cluster=inline"):
+        arguments += ["--set", change]
+    return main(arguments)
+
+
+def _runs(root, experiment):
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return [run for run in client.search_runs([found.experiment_id]) if "trial_id" in run.data.tags]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_study_plans_as_it_is(path):
+    study = load_study(path)
+    planned = plan(study)
+    kinds = {trial.spec.model.kind for trial in planned.trials}
+    assert {"perturbed_vae", "cite_vae"} <= kinds
+    assert len({trial.trial_id for trial in planned.trials}) == len(planned.trials)
+
+
+def test_the_four_studies_ship():
+    assert [path.stem for path in SHIPPED] == ["causal3dident", "perturbseq", "quickstart", "simulation"]
+
+
+def test_the_quickstart_spans_its_grid():
+    planned = plan(load_study(STUDIES / "quickstart.yaml"))
+    causal = [point for point in planned.points if point.kind != "beta_vae"]
+    assert {len({point.values[key] for point in causal}) for key in ("sparsity", "latent_dim")} == {2}
+    assert {len(point.trials) for point in planned.points} == {3}
+
+
+def test_the_quickstart_made_small_runs_whole(tmp_path, capsys):
+    small = ["train.epochs=2", "seeds=2", "data.cells=60", "data.test_cells=50", "data.double_cells=10"]
+    small += ["data.image_size=16", "data.samples=1", "grid.latent_dim=[4]"]
+    assert _launch("quickstart", tmp_path, *small) == 0
+    printed = capsys.readouterr().out
+    assert "MCC" in printed
+    assert "additive" in printed
+    assert "heatmap.png" in printed
+    assert "harness ui" in printed
+    runs = _runs(tmp_path, "quickstart")
+    assert len(runs) == 10
+    for run in runs:
+        assert {"identifiability/mcc", "identifiability/mcc_untrained", "ood/double/mmd"} <= set(run.data.metrics)
+    assert _launch("quickstart", tmp_path, *small) == 0
+    assert len(_runs(tmp_path, "quickstart")) == 10
+
+
+@pytest.mark.skipif("HARNESS_REAL_DATA" not in os.environ, reason="HARNESS_REAL_DATA names no folder of real cells")
+def test_real_cells_are_scored_on_held_out_doubles_beside_the_baselines(tmp_path):
+    cells = Path(os.environ["HARNESS_REAL_DATA"]) / "norman19_subset.h5ad"
+    changes = [f"data.path={cells}", "train.epochs=3", "seeds=1", "grid.sparsity=[0]", "grid.latent_dim=[10]"]
+    assert _launch("perturbseq", tmp_path, *changes) == 0
+    runs = _runs(tmp_path, "perturbseq")
+    assert {run.data.tags["model"] for run in runs} == {"perturbed_vae", "cite_vae"}
+    baselines = set()
+    for run in runs:
+        for metric in ("rmse_relative", "rmse", "r2", "pearson_delta", "mmd", "energy_distance"):
+            assert math.isfinite(run.data.metrics[f"ood/double_seen2/{metric}"])
+        found = {name for name in run.data.metrics if name.startswith("baseline/")}
+        assert all(math.isfinite(run.data.metrics[name]) for name in found)
+        baselines |= {name.split("/")[1] for name in found}
+        result = json.loads((tmp_path / "perturbseq/trials" / run.data.tags["trial_id"] / "result.json").read_text())
+        assert len([name for name in result["data"]["excluded"] if "+" in name]) == 10  # a member was never seen alone
+    assert baselines == {"control_mean", "mean_effect", "additive"}
