@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from harness.errors import UserError
 from harness.study.canvas import BLUE, FAINT, INK, MUTED, ORANGE, STYLE, new_figure, panel, write
+from harness.study.latents_file import read_latents
 
 Array = NDArray[np.float64]
 
@@ -64,11 +63,7 @@ def latents_figure(npz_path: Path, out_png: Path, *, title: str = "") -> Path | 
     UserError
         If the file is missing or is not such a file.
     """
-    try:
-        with np.load(npz_path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{npz_path} is not a readable file of latents: {error}.") from error
+    arrays = read_latents(npz_path)
     if "responsive_true" not in arrays or arrays["responsive_true"].size == 0:
         return None
     control = np.asarray(arrays["condition"]) == 0

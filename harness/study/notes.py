@@ -10,6 +10,7 @@ from harness.study.statistics import above_untrained
 from harness.study.tables import (
     FLOOR,
     MCC,
+    MCC_ACROSS_SEEDS,
     NOT_ABOVE_UNTRAINED,
     NOT_BETTER_THAN_BASELINE,
     WARNED,
@@ -98,6 +99,11 @@ def _mark_notes(made: Sequence[Table], records: Records) -> list[str]:
     if NOT_BETTER_THAN_BASELINE in marks:
         lines.append(
             f"{NOT_BETTER_THAN_BASELINE} Not better than the best baseline on the same data, mean against mean."
+        )
+    if any(column.metric == MCC_ACROSS_SEEDS for table in made for column in table.columns):
+        lines.append(
+            "MCC between seeds: how far the responsive latents of two seeds agree on the same test cells, mean over "
+            "pairs; seeds may agree on latents that are not the true ones."
         )
     if any(row.labels[0] == FLOOR for table in made for row in table.rows):
         lines.append(f"{FLOOR}: one half of the measured cells predicts the other, about what a perfect model scores.")

@@ -35,6 +35,7 @@ class Record:
     failure : why the trial failed or was stopped.
     excluded : condition -> why it could not be scored.
     fingerprint : of the data, which baselines belong to.
+    of_cell : flat MLflow names -> values of the cell as a whole, the same in each of its trials.
     """
 
     trial_id: str
@@ -49,6 +50,7 @@ class Record:
     failure: str | None = None
     excluded: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""
+    of_cell: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def data_axes(self) -> dict[str, AxisValue]:
@@ -130,8 +132,10 @@ class Records:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of metrics in any finished record, in order of first appearance."""
-        return tuple(dict.fromkeys(name for record in self.finished for name in record.metrics))
+        """Names of metrics in any finished record, in order of first appearance; those of whole cells last."""
+        done = self.finished
+        names = (name for record in done for name in record.metrics)
+        return tuple(dict.fromkeys([*names, *(name for record in done for name in record.of_cell)]))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -139,7 +143,10 @@ class Records:
         return tuple(dict.fromkeys(name.split("/")[1] for name in self.metrics if name.startswith("ood/")))
 
     def estimate(self, metric: str) -> Estimate | None:
-        """Mean and interval of a metric over the finished records that have it."""
+        """Mean and interval of a metric over the finished records that have it; of a cell's own, over cells."""
+        cells = {record.cell: record.of_cell[metric] for record in self.finished if metric in record.of_cell}
+        if cells:
+            return estimate(cells.values())
         return estimate(record.metrics[metric] for record in self.finished if metric in record.metrics)
 
     @property

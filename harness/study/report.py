@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.study.across_seeds import Agreement, agreements
 from harness.study.axes import worded
 from harness.study.figures import headline, heatmap
 from harness.study.folder import StudyFolder, TrialFolder, TrialState, write_atomic
@@ -18,7 +19,7 @@ from harness.study.plan import MODEL_AXIS, Plan, PlannedTrial, Point
 from harness.study.records import AxisValue, Record, Records
 from harness.study.spec import ExpectSpec, ObjectiveSpec, StudySpec
 from harness.study.statistics import Estimate
-from harness.study.tables import model_text, tables
+from harness.study.tables import MCC_ACROSS_SEEDS, model_text, tables, without
 from harness.study.written import markdown, table_csv, terminal, trials_csv
 
 #: Cells of a search that a terminal or page shows, best first; the files hold all.
@@ -34,11 +35,13 @@ class Report:
     text : tables and footnotes for a terminal.
     heatmap : the heat map's PNG; None where nothing is finished.
     files : every file written, the page first.
+    agreements : how far the seeds of each cell agree, where they can be compared.
     """
 
     text: str
     heatmap: Path | None
     files: tuple[Path, ...]
+    agreements: tuple[Agreement, ...] = ()
 
 
 def write_report(
@@ -79,7 +82,9 @@ def write_report(
     UserError
         Where the report folder cannot be written.
     """
-    records = read_records(folder, plan.points if points is None else points)
+    points = plan.points if points is None else tuple(points)
+    agreed = tuple(agreements(folder, points))
+    records = read_records(folder, points, agreed)
     if study.search is not None:
         records = ranked(records, study.objective[0])
     shown = _first_cells(records, MOST_CELLS) if study.search is not None else records
@@ -104,20 +109,36 @@ def write_report(
         write_atomic(path, content)
     pictures = _pictures(folder, study, records)
     write_atomic(out / "index.html", page(study.name, _lead(study, records), wide, every, pictures))
-    text = terminal([heading, _counts(records)], [wide, narrow], footnotes(MOST_NAMES), width=width, colour=colour)
+    layouts = [wide, narrow, without(narrow, MCC_ACROSS_SEEDS)]
+    text = terminal([heading, _counts(records)], layouts, footnotes(MOST_NAMES), width=width, colour=colour)
     map_path = next((one.path for one in pictures if one.path.name == "heatmap.png"), None)
-    return Report(text, map_path, (out / "index.html", *written, *(one.path for one in pictures)))
+    return Report(text, map_path, (out / "index.html", *written, *(one.path for one in pictures)), agreed)
 
 
 # ---------------------------------------------------------------------------------------------- records
 
 
-def read_records(folder: StudyFolder, points: Iterable[Point]) -> Records:
-    """One record for each planned trial, from its folder; what has no folder is waiting."""
-    return Records(_record(folder.trial(trial.trial_id), point, trial) for point in points for trial in point.trials)
+def read_records(folder: StudyFolder, points: Iterable[Point], agreed: Iterable[Agreement] = ()) -> Records:
+    """One record for each planned trial, from its folder; what has no folder is waiting.
+
+    Parameters
+    ----------
+    folder
+        Where the trials are.
+    points
+        The points to read.
+    agreed
+        Agreement between the seeds of a cell, for those that have it.
+    """
+    of_cell = {one.cell: {MCC_ACROSS_SEEDS: one.value} for one in agreed}
+    return Records(
+        _record(folder.trial(trial.trial_id), point, trial, of_cell.get(point.cell, {}))
+        for point in points
+        for trial in point.trials
+    )
 
 
-def _record(trial_folder: TrialFolder, point: Point, trial: PlannedTrial) -> Record:
+def _record(trial_folder: TrialFolder, point: Point, trial: PlannedTrial, of_cell: Mapping[str, float]) -> Record:
     result = trial_folder.read_result() or {}
     state = trial_folder.state()
     return Record(
@@ -133,6 +154,7 @@ def _record(trial_folder: TrialFolder, point: Point, trial: PlannedTrial) -> Rec
         failure=_reason(trial_folder, state, result.get("failure")),
         excluded={str(name): str(why) for name, why in ((result.get("data") or {}).get("excluded") or {}).items()},
         fingerprint=trial.spec.data_fingerprint,
+        of_cell=of_cell,
     )
 
 

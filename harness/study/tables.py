@@ -10,6 +10,7 @@ from harness.study.records import AxisValue, Records
 from harness.study.statistics import Direction, Estimate, above_untrained, better
 
 MCC = "identifiability/mcc"
+MCC_ACROSS_SEEDS = f"{MCC}_across_seeds"
 MISSING = "-"
 NOT_ABOVE_UNTRAINED = "†"
 NOT_BETTER_THAN_BASELINE = "‡"
@@ -48,6 +49,7 @@ IDENTIFIABILITY = (
     Column(MCC, "MCC", "higher"),
     Column(f"{MCC}_untrained", "MCC untrained"),
     Column(f"{MCC}_shuffled", "MCC shuffled"),
+    Column(MCC_ACROSS_SEEDS, "MCC between seeds"),
     Column("identifiability/r2_responsive", "R² responsive", "higher"),
     Column("identifiability/r2_invariant", "R² invariant", "higher"),
 )
@@ -178,6 +180,27 @@ def tables(records: Records, *, combined: bool = True) -> list[Table]:
     made = [_table(records, "Identifiability", identifiability)] if identifiability else []
     made += [_table(records, f"Prediction of {_split_title(split)}", columns) for split, columns in splits.items()]
     return made or [_table(records, "Validation", (VALIDATION,))]
+
+
+def without(made: Sequence[Table], metric: str) -> list[Table]:
+    """The tables without the column of one metric; a table that holds nothing else keeps it.
+
+    Parameters
+    ----------
+    made
+        The tables.
+    metric
+        Flat MLflow name.
+    """
+    cut = []
+    for table in made:
+        kept = [index for index, column in enumerate(table.columns) if column.metric != metric]
+        if not kept:
+            cut.append(table)
+            continue
+        rows = (replace(row, scores=tuple(row.scores[index] for index in kept)) for row in table.rows)
+        cut.append(replace(table, columns=tuple(table.columns[index] for index in kept), rows=tuple(rows)))
+    return cut
 
 
 def _known_columns(records: Records) -> list[Column]:

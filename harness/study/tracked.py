@@ -13,7 +13,8 @@ from harness.study.folder import StudyFolder, TrialFolder
 from harness.study.launches import Launch, environment
 from harness.study.plan import PlannedTrial
 from harness.study.spec import StudySpec
-from harness.study.tracking import TrackedTrial, Tracker, flattened
+from harness.study.tables import MCC_ACROSS_SEEDS
+from harness.study.tracking import TrackedTrial, Tracker
 
 if TYPE_CHECKING:
     from harness.study.report import Report
@@ -87,6 +88,8 @@ class Tracking:
             artifacts.update({path: "report" for path in report.files})
             if report.heatmap is not None:
                 artifacts[report.heatmap] = ""
+            for one in report.agreements:
+                self._tracker.log_cell(one.trial_id, {MCC_ACROSS_SEEDS: one.value}, trials=one.trials, time=one.time)
         texts = {
             "environment.json": json.dumps(environment(), indent=1),
             "reused_trials.json": json.dumps(record.reused, indent=1),
@@ -117,6 +120,17 @@ class Tracking:
         if figure is not None:
             files[figure] = ""
         return files
+
+
+def flattened(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as dotted keys, lists kept whole."""
+    flat: dict[str, Any] = {}
+    for key, value in spec.items():
+        if isinstance(value, Mapping):
+            flat.update(flattened(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def _latents_figure(folder: TrialFolder, title: str) -> Path | None:

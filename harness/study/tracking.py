@@ -61,11 +61,12 @@ class TrackedTrial:
 
 @dataclass
 class _Child:
-    """A child run as MLflow has it: its id, the last epoch it holds, and the end of the result it holds."""
+    """A child run as MLflow has it: its id, the last epoch it holds, and which result and scores of its cell."""
 
     run_id: str
     epoch: int
     ended: str
+    cell: str = ""
 
 
 class Tracker:
@@ -172,6 +173,34 @@ class Tracker:
         child = self._children.get(trial_id)
         return child is not None and result is not None and child.ended == _end_mark(result)
 
+    def log_cell(self, trial_id: str, metrics: Mapping[str, float], *, trials: int, time: float) -> bool:
+        """Log scores of a whole cell on the child run that holds its baselines; gives whether that was possible.
+
+        Parameters
+        ----------
+        trial_id
+            The cell's first trial.
+        metrics
+            Flat MLflow names -> values.
+        trials
+            Trials they are taken over: the step, so that the value over more seeds stands after that over fewer.
+        time
+            Unix time at which the last of the trials ended.
+        """
+        return self._guarded(lambda: self._log_cell(trial_id, metrics, trials, time))
+
+    def _log_cell(self, trial_id: str, metrics: Mapping[str, float], trials: int, time: float) -> None:
+        client = self._connected()
+        child, mark = self._children.get(trial_id), f"{trials} {time}"
+        if child is None or child.cell == mark:
+            return
+        self._check()
+        from mlflow.entities import Metric, RunTag
+
+        points = [Metric(name, float(value), _milliseconds(time), trials) for name, value in metrics.items()]
+        client.log_batch(child.run_id, metrics=points, tags=[RunTag("synced_cell", mark)])
+        child.cell = mark
+
     def _sync(self, trial: TrackedTrial) -> None:
         client = self._connected()
         if self.is_synced(trial.trial_id, trial.result):
@@ -277,8 +306,8 @@ class Tracker:
         for run in _all_runs(client, self._experiment_id, f"tags.study = '{self._study}'"):
             tags = run.data.tags
             if "trial_id" in tags:
-                child = _Child(run.info.run_id, int(tags.get("synced_epoch", 0)), tags.get("synced_result", ""))
-                yield tags["trial_id"], child
+                synced = int(tags.get("synced_epoch", 0)), tags.get("synced_result", ""), tags.get("synced_cell", "")
+                yield tags["trial_id"], _Child(run.info.run_id, *synced)
 
     def _find_parent(self, client: MlflowClient, number: int, started: float, tags: Mapping[str, str]) -> str:
         wanted = f"tags.study = '{self._study}' and tags.launch = '{number}'"
@@ -309,17 +338,6 @@ class Tracker:
             return False
         self.lost = None
         return True
-
-
-def flattened(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as dotted keys, lists kept whole."""
-    flat: dict[str, Any] = {}
-    for key, value in spec.items():
-        if isinstance(value, Mapping):
-            flat.update(flattened(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _all_runs(client: MlflowClient, experiment_id: str, wanted: str) -> Iterator[Any]:

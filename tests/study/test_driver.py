@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from driving import Driving
+from report_samples import latents
 
 from harness.errors import UserError
 from harness.study.folder import TrialState
@@ -122,6 +123,18 @@ def test_an_error_nobody_foresaw_is_retried_then_named(driving, monkeypatch):
     assert set(driving.starts().values()) == {2}
     monkeypatch.delenv("FAKE_RAISE")
     assert driving.launch("grid.sparsity=[0]", "seeds=1").failed == []
+
+
+def test_agreement_between_seeds_stands_on_the_run_that_has_the_baselines(driving):
+    name = "identifiability/mcc_across_seeds"
+    driving.launch()
+    assert not any(name in child.data.metrics for child in driving.runs()[1])
+    for trial in driving.folder.trials():
+        latents(trial.latents)
+    for _ in range(2):
+        assert driving.launch().ran == 0
+        values = {child.data.tags["seed"]: child.data.metrics.get(name) for child in driving.runs()[1]}
+        assert values == {"0": pytest.approx(1), "1": None}
 
 
 def test_an_interrupt_keeps_what_ran(driving, monkeypatch):

@@ -8,7 +8,8 @@ import pytest
 
 from harness.errors import UserError
 from harness.study.mlflow_store import check_uri, connect, create_default_store, default_uri
-from harness.study.tracking import TrackedTrial, Tracker, flattened
+from harness.study.tracked import flattened
+from harness.study.tracking import TrackedTrial, Tracker
 
 EPOCHS = [
     {
@@ -113,6 +114,24 @@ def test_tags_and_params(driving, tracker):
     assert (tags["warnings"], tags["oracle_selection"]) == ("a block collapsed", "true")
     assert child.data.params == {"model.sparsity": "0.1", "train.patience": "null"}
     assert (child.info.start_time, child.info.end_time) == (1700000000000, 1700000010000)
+
+
+def test_scores_of_a_cell_are_logged_once_and_again_when_seeds_are_added(driving, tracker):
+    tracker().sync(trial())
+    scores = {"identifiability/mcc_across_seeds": 0.8}
+    for _ in range(2):  # replayed by a new driver
+        made = tracker()
+        assert made.log_cell("0123456789abcdef", scores, trials=2, time=1700000020.0)
+        assert made.log_cell("0123456789abcdef", scores, trials=2, time=1700000020.0)
+    assert curve(driving, "identifiability/mcc_across_seeds") == [(2, 0.8)]
+    (child,) = driving.runs()[1]
+    driving.client().delete_tag(child.info.run_id, "synced_cell")
+    made = tracker()
+    made.log_cell("0123456789abcdef", scores, trials=2, time=1700000020.0)
+    made.log_cell("0123456789abcdef", {"identifiability/mcc_across_seeds": 0.7}, trials=3, time=1700000040.0)
+    assert curve(driving, "identifiability/mcc_across_seeds") == [(2, 0.8), (3, 0.7)]
+    assert driving.runs()[1][0].data.metrics["identifiability/mcc_across_seeds"] == 0.7
+    assert made.log_cell("unknown", scores, trials=2, time=1.0)
 
 
 def test_children_stay_under_their_first_launch(driving, tracker):
