@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from harness.study.explain import Path, SpecError, all_fields, did_you_mean, explain, has_field, parts_in, shown
+from harness.study.matching import mismatch
 from harness.study.spec import StudySpec
 from harness.trial_spec import AnyDataSpec, AnyModelSpec, EvaluateSpec, TrainSpec
 
@@ -230,6 +231,13 @@ def build(study: StudySpec, model: int, setting: Setting, places: Mapping[str, P
             if wrong.path == homes[part] and set_by[part]:
                 raise SpecError(wrong.path, f"{wrong.sentence} (in the cell {label})") from error
             raise wrong from error
+    its_wrong = mismatch(checked["model"], checked["data"])
+    if its_wrong is not None:
+        home = homes[its_wrong.part]
+        sentence = f"{_name((*home, its_wrong.field))} {its_wrong.says}"
+        if set_by["model"] or set_by["data"]:
+            raise SpecError(home, f"{sentence} (in the cell {label})")
+        raise SpecError((*home, its_wrong.field), sentence)
     return Parts(**checked)
 
 

@@ -1,0 +1,95 @@
+"""Whether a model can be built on some data at all, as far as the spec alone tells: no file is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.trial_spec import AnyDataSpec, AnyModelSpec, Causal3DIdentData, CausalModelSpec, PerturbseqData
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A field of a model, or of the data, that the data cannot serve.
+
+    Attributes
+    ----------
+    part : ``model`` or ``data``.
+    field : the field's name.
+    says : what is wrong and what would do, to follow the field's key path.
+    """
+
+    part: str
+    field: str
+    says: str
+
+
+def mismatch(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
+    """The first thing about a model that these data cannot serve; None where nothing is known to be wrong."""
+    return _of_data(data) or _of_inputs(model, data) or _of_causes(model, data)
+
+
+def _of_data(data: AnyDataSpec) -> Mismatch | None:
+    if isinstance(data, PerturbseqData) and data.path is None and data.values == "lognorm":
+        return Mismatch("data", "values", "is lognorm, but simulated data are counts; leave it out, or set data.path")
+    return None
+
+
+def _of_inputs(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
+    if model.network == "conv" and not isinstance(data, Causal3DIdentData):
+        return Mismatch("model", "network", f"is conv, but {data.kind} data are vectors and no images; use mlp")
+    features = _features(data)
+    if model.input_pca is not None and features is not None and model.input_pca > features:
+        return Mismatch(
+            "model", "input_pca", f"is {model.input_pca}, but a frame of these data has {features} features; use fewer"
+        )
+    return None
+
+
+def _of_causes(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
+    if not isinstance(model, CausalModelSpec):
+        return None
+    of_file = isinstance(data, PerturbseqData) and data.path is not None
+    if of_file and model.mechanisms == "targeted":
+        return Mismatch(
+            "model",
+            "mechanisms",
+            "is targeted, but which latents are targets is not known of a file of cells; use free",
+        )
+    if of_file and model.pairing == "true":
+        return Mismatch(
+            "model", "pairing", "is true, but a file of cells holds no true pairs of cell and control; use random or ot"
+        )
+    if _steps(data) > 1 and model.pairing in ("random", "ot"):
+        return Mismatch(
+            "model", "pairing", f"is {model.pairing}, which would break the trajectories of these data; use true"
+        )
+    known = _responsive(data)
+    if model.mechanisms == "targeted" and not of_file and known > model.d_v:
+        return Mismatch(
+            "model",
+            "responsive_dim",
+            f"gives {model.d_v}, but mechanisms: targeted needs a responsive latent for each of the {known} that the "
+            f"data have; give {known} or more, or use mechanisms: free",
+        )
+    return None
+
+
+def _features(data: AnyDataSpec) -> int | None:
+    """Numbers in a frame; None where only the file knows."""
+    if isinstance(data, Causal3DIdentData):
+        return 3 * data.image_size**2
+    if isinstance(data, PerturbseqData):
+        return data.genes if data.path is None else None
+    return data.features
+
+
+def _steps(data: AnyDataSpec) -> int:
+    """Frames under u of a generated trajectory; images and a file of cells are snapshots."""
+    if isinstance(data, Causal3DIdentData) or (isinstance(data, PerturbseqData) and data.path is not None):
+        return 1
+    return data.process.steps
+
+
+def _responsive(data: AnyDataSpec) -> int:
+    """Responsive latents of generated data, each of them a possible target."""
+    return len(data.responsive) if isinstance(data, Causal3DIdentData) else data.process.responsive
