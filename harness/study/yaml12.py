@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -24,8 +24,17 @@ _RESOLVERS = (
 )
 
 
+#: Types of YAML 1.1 that version 1.2 has no more; JSON has none of them.
+_GONE = ("timestamp", "binary", "set", "omap", "pairs")
+
+
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - replaces the parent's table of YAML 1.1
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {
+        tag: construct
+        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        if str(tag).rpartition(":")[2] not in _GONE
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: dict[object, int] = {}
@@ -43,9 +52,24 @@ class _Loader(yaml.SafeLoader):
             seen[key] = line
         return super().construct_mapping(node, deep=deep)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)  # type: ignore[no-untyped-call]
+        except (ValueError, KeyError) as error:
+            word = node.tag.rpartition(":")[2]
+            shown = str(node.value) if len(str(node.value)) <= 60 else str(node.value)[:57] + "..."
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{shown} cannot be read as {word}", node.start_mark
+            ) from error
+
     def construct_integer(self, node: yaml.ScalarNode) -> int:
         text = str(node.value)
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        text = str(node.value)
+        text.encode()  # an escape can spell half a character, which no file can hold
+        return text
 
 
 class _Dumper(yaml.SafeDumper):
@@ -59,6 +83,7 @@ for _table in (_Loader, _Dumper):
     for _tag, _pattern, _first in _RESOLVERS:
         _table.add_implicit_resolver(_tag, _pattern, list(_first))
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_text)
 
 
 def _text_node(dumper: _Dumper, text: str) -> yaml.ScalarNode:
@@ -107,13 +132,15 @@ def parse(text: str, name: str) -> tuple[Any, dict[Path, int]]:
             value = None if node is None else loader.construct_document(node)  # type: ignore[no-untyped-call]
         finally:
             loader.dispose()  # type: ignore[no-untyped-call]
+        _refuse_loops(value, name)
+    except RecursionError as error:
+        raise UserError(f"{name}: brackets or mappings are nested too deeply to be read") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(f"{name}{place}: {error.problem or error.context or 'this is not YAML'}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{name}: this is not YAML ({' '.join(str(error).split())})") from error
-    _refuse_loops(value, name)
     return value, lines
 
 

@@ -92,3 +92,20 @@ def test_dump_is_read_back_as_the_same_value(value):
 @pytest.mark.parametrize("word", ["1e-3", "no", "010", "null", "true", "0o7", "<<", "~", "2024-01-02", "1_0", ""])
 def test_dump_quotes_words_that_look_like_something_else(word):
     assert value_of(yaml12.dump({"a": word})) == {"a": word}
+
+
+@pytest.mark.parametrize("tag", ["timestamp 2020-01-01", "binary aGk=", "set {a, b}", "python/object:x.y []"])
+def test_types_that_json_has_not_are_refused(tag):
+    with pytest.raises(UserError, match=r"x\.yaml, line 1, column 4: could not determine a constructor"):
+        value_of(f"a: !!{tag}")
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "!!int word", "!!float word", "!!bool word", r'"\uD800"'])
+def test_a_value_that_cannot_be_made_is_refused(text):
+    with pytest.raises(UserError, match=r"x\.yaml, line 1, column 4: .{1,60} cannot be read as (int|float|bool|str)"):
+        value_of(f"a: {text}")
+
+
+def test_endless_nesting_is_refused():
+    with pytest.raises(UserError, match=r"x\.yaml: .* nested too deeply"):
+        value_of("a: " + "[" * 3000 + "]" * 3000)
