@@ -262,11 +262,14 @@ def _override(draft: _Draft, text: str) -> None:
     name = f"--set {text}"
     if not equals or not key.strip():
         raise UserError(f"{name} has no value; write --set key=value, e.g. --set train.epochs=5")
+    if not all(key.strip().split(".")):
+        raise UserError(f"{name}: key {key.strip()} has nothing beside one of its dots; write e.g. train.epochs")
     value, _ = yaml12.parse(written, name)
     path = _override_path(key.strip())
     draft.values, place = _replaced(draft.values, path, value, name)
     draft.origins = {at: origin for at, origin in draft.origins.items() if at[: len(place)] != place}
-    draft.origins[place] = name
+    for length in range(1, len(place) + 1):
+        draft.origins.setdefault(place[:length], name)  # mappings on the way may be new too
     if place[0] in {path[0] for path in _PATHS} | {"grid", "search"}:
         _anchor(draft.values, Path.cwd())
 

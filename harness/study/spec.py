@@ -23,6 +23,9 @@ Lines = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list is no tup
 #: Names that the root folder uses itself, so that no study's folder may have them.
 RESERVED_NAMES = ("cache", "mlartifacts", "mlruns")
 
+#: Largest count of seeds; more is a slip of the finger.
+MOST_SEEDS = 10_000
+
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _ORACLE_METRICS = ("identifiability/", "ood/", "conditions/")
 
@@ -229,6 +232,8 @@ def _count_or_list(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
             raise ValueError(f"seeds is {value}, but at least one seed is needed: a count from 1 on, or a list")
+        if value > MOST_SEEDS:
+            raise ValueError(f"seeds is {value}, but a count is at most {MOST_SEEDS}; a list names single seeds")
         return list(range(value))
     if not isinstance(value, list | tuple):
         raise ValueError(f"seeds is {json.dumps(value)}, but must be a count such as 3, or a list such as [0, 1, 2]")

@@ -331,3 +331,12 @@ def test_an_empty_profile_is_all_defaults_and_a_list_is_none(place):
 
 def test_a_profile_that_is_not_used_need_not_be_there(place):
     assert load(place, "compute={cluster: local, profile: no.yaml}").compute.cluster == "local"
+
+
+def test_a_new_mapping_of_an_override_is_named_by_it(place):
+    assert refused(place, "trian.epochs=3") == "--set trian.epochs=3: key trian is unknown; did you mean train?"
+    assert "has nothing beside one of its dots" in refused(place, "train..epochs=3")
+
+
+def test_a_count_of_seeds_has_a_limit(place):
+    assert "is at most 10000" in refused(place, "seeds=10000000000000")
