@@ -60,11 +60,21 @@ def _unwritable(path: Path, error: OSError) -> UserError:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's value; None where there is none, or where it is no JSON."""
+    """A JSON file's value; None where there is none, or where it is no JSON.
+
+    Raises
+    ------
+    UserError
+        Where the file may not be read, or its path is impossible.
+    """
     try:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}); give a folder that you may use with --root"
+        ) from error
 
 
 # ------------------------------------------------------------------------------------------------ trial

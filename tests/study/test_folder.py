@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from harness.errors import UserError
-from harness.study.folder import StudyFolder, TrialState, write_atomic
+from harness.study.folder import StudyFolder, TrialState, read_json, write_atomic
 from harness.study.ownership import this_process
 
 
@@ -126,3 +126,8 @@ def test_stop_is_asked_for_in_a_file(folder):
 
 def test_study_folder_that_does_not_exist_has_no_trials(tmp_path):
     assert StudyFolder(tmp_path, "none").states() == {}
+
+
+def test_a_path_that_cannot_be_read_is_the_users_to_mend(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be read \(File name too long\); give a folder"):
+        read_json(tmp_path / ("x" * 300) / "result.json")
