@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
 
-from harness.models.base import LatentModel, Latents, Loss
+from harness.models.base import LatentModel, Latents, Loss, Networks
 from harness.models.beta_vae import BetaVAE
 from harness.models.cite_vae import CiteVAE
 from harness.models.perturbed_vae import PerturbedVAE
 
-__all__ = ["LatentModel", "Latents", "Loss", "build_model"]
+__all__ = ["LatentModel", "Latents", "Loss", "Networks", "build_model"]
 
-_NETWORK_FIELDS = ("network", "hidden", "layers", "input_pca", "input_whiten", "likelihood_variance")
-_CAUSAL_FIELDS = (*_NETWORK_FIELDS, "mechanisms", "posterior", "kl_responsive", "kl_invariant", "sparsity")
+_NETWORK_FIELDS = tuple(entry.name for entry in fields(Networks))
+_CAUSAL_FIELDS = ("mechanisms", "posterior", "kl_responsive", "kl_invariant", "sparsity")
 
 
 def build_model(
-    fields: Mapping[str, Any],
+    described: Mapping[str, Any],
     *,
     shape: tuple[int, ...],
     perturbations: int,
@@ -29,7 +30,7 @@ def build_model(
 
     Parameters
     ----------
-    fields
+    described
         A model's fields as the study file names them, ``responsive_dim`` resolved to an integer.
     shape
         Shape of one frame.
@@ -43,21 +44,21 @@ def build_model(
     ValueError
         If the model cannot be built on such data; one sentence saying what would do.
     """
-    common = {name: fields[name] for name in _NETWORK_FIELDS}
-    if fields["kind"] == "beta_vae":
-        return BetaVAE(shape, latent_dim=fields["latent_dim"], kl=fields["kl"], **common)
-    options = {name: fields[name] for name in _CAUSAL_FIELDS}
+    networks = Networks(**{name: described[name] for name in _NETWORK_FIELDS})
+    if described["kind"] == "beta_vae":
+        return BetaVAE(shape, networks, latent_dim=described["latent_dim"], kl=described["kl"])
+    options = {name: described[name] for name in _CAUSAL_FIELDS}
     options |= {
-        "d_v": fields["responsive_dim"],
-        "d_i": fields["latent_dim"] - fields["responsive_dim"],
+        "d_v": described["responsive_dim"],
+        "d_i": described["latent_dim"] - described["responsive_dim"],
         "perturbations": perturbations,
         "targets": targets,
-        "alignment": fields["alignment"]["weight"],
-        "alignment_kind": fields["alignment"]["kind"],
-        "paired": fields["pairing"] != "none",
+        "alignment": described["alignment"]["weight"],
+        "alignment_kind": described["alignment"]["kind"],
+        "paired": described["pairing"] != "none",
     }
-    if fields["kind"] == "perturbed_vae":
-        return PerturbedVAE(shape, **options)
-    if fields["kind"] == "cite_vae":
-        return CiteVAE(shape, lagged=fields["lagged"], **options)
-    raise ValueError(f"model {fields['kind']!r} is unknown; known are perturbed_vae, cite_vae, beta_vae")
+    if described["kind"] == "perturbed_vae":
+        return PerturbedVAE(shape, networks, **options)
+    if described["kind"] == "cite_vae":
+        return CiteVAE(shape, networks, lagged=described["lagged"], **options)
+    raise ValueError(f"model {described['kind']!r} is unknown; known are perturbed_vae, cite_vae, beta_vae")

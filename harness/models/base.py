@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -30,7 +32,31 @@ class Latents(NamedTuple):
     invariant: Tensor
 
 
-class LatentModel(nn.Module):
+@dataclass(frozen=True)
+class Networks:
+    """Encoder, decoder and what they see.
+
+    Attributes
+    ----------
+    hidden, layers
+        Units of a hidden layer (or channels of the first convolution), and hidden layers.
+    network
+        ``mlp``, ``conv`` or ``auto`` (conv for images that are not reduced by a PCA).
+    input_pca, input_whiten
+        Principal components kept of an input, or None; whether each is scaled to unit variance.
+    likelihood_variance
+        Fixed variance of the Gaussian likelihood, on transformed inputs.
+    """
+
+    hidden: int
+    layers: int
+    network: str
+    input_pca: int | None
+    input_whiten: bool
+    likelihood_variance: float
+
+
+class LatentModel(nn.Module, ABC):
     """Base of all models: inputs, networks, and the four things asked of a model.
 
     Frames come *prepared* (see `InputTransform.prepare`), except where a docstring says otherwise.
@@ -39,40 +65,25 @@ class LatentModel(nn.Module):
     ----------
     shape
         Shape of one frame.
-    latent_dim, hidden, layers
-        Sizes.
-    network
-        ``mlp``, ``conv`` or ``auto`` (conv for images that are not reduced by a PCA).
-    input_pca, input_whiten
-        Principal components kept of an input, or None; whether each is scaled to unit variance.
-    likelihood_variance
-        Fixed variance of the Gaussian likelihood, on transformed inputs.
+    networks
+        Encoder, decoder and what they see.
+    latent_dim
+        Size of the decoder's input.
     features
         Size of the encoder's output.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        *,
-        latent_dim: int,
-        hidden: int,
-        layers: int,
-        network: str,
-        input_pca: int | None,
-        input_whiten: bool,
-        likelihood_variance: float,
-        features: int,
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], networks: Networks, *, latent_dim: int, features: int) -> None:
         super().__init__()
-        self.likelihood_variance = likelihood_variance
-        self.transform = InputTransform(shape, input_pca, input_whiten)
+        self.likelihood_variance = networks.likelihood_variance
+        self.transform = InputTransform(shape, networks.input_pca, networks.input_whiten)
         seen = self.transform.input_shape
-        if network == "conv" and len(seen) != 3:
+        kind, hidden, layers = networks.network, networks.hidden, networks.layers
+        if kind == "conv" and len(seen) != 3:
             raise ValueError(f"network: conv needs images, but a frame has shape {tuple(shape)}; use network: mlp")
         self.encoder: nn.Module
         self.decoder: nn.Module
-        if network == "conv" or (network == "auto" and len(seen) == 3):
+        if kind == "conv" or (kind == "auto" and len(seen) == 3):
             self.encoder = ConvEncoder(seen, hidden, features)
             self.decoder = ConvDecoder(latent_dim, hidden, seen)
         else:
@@ -84,6 +95,7 @@ class LatentModel(nn.Module):
         """Parameters of the structural layer, which learn at a rate of their own."""
         return []
 
+    @abstractmethod
     def loss(self, frames: Tensor, u: Tensor, kl_weight: float, generator: torch.Generator | None) -> Loss:
         """Objective of a batch.
 
@@ -96,12 +108,12 @@ class LatentModel(nn.Module):
         generator
             Source of the reparametrisation noise; None uses posterior means.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, frames: Tensor, u: Tensor) -> Latents:
         """Posterior means of the last frame's latents; arguments as in `loss`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         """Cells under ``u`` that began as ``control``, ``steps`` frames later.
 
@@ -114,7 +126,6 @@ class LatentModel(nn.Module):
         -------
         (n, *shape) in the units of float frames; the likelihood's mean, without observation noise.
         """
-        raise NotImplementedError
 
     def learned_graph(self) -> Tensor | None:
         """Learned control graph L_vv, (d_v, d_v), or None where the model has none."""

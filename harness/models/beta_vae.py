@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from harness.models.base import LatentModel, Latents, Loss
+from harness.models.base import LatentModel, Latents, Loss, Networks
 from harness.models.gaussian import Gaussian, kl_to_centred, negative_log_likelihood
 
 
@@ -19,16 +17,14 @@ class BetaVAE(LatentModel):
 
     Parameters
     ----------
-    shape
-        Shape of one frame.
+    shape, networks, latent_dim
+        See `LatentModel`.
     kl
         β, weight of the KL term.
-    latent_dim, options
-        See `LatentModel`.
     """
 
-    def __init__(self, shape: tuple[int, ...], *, latent_dim: int, kl: float, **options: Any) -> None:
-        super().__init__(shape, latent_dim=latent_dim, features=2 * latent_dim, **options)
+    def __init__(self, shape: tuple[int, ...], networks: Networks, *, latent_dim: int, kl: float) -> None:
+        super().__init__(shape, networks, latent_dim=latent_dim, features=2 * latent_dim)
         self.kl = kl
 
     def _infer(self, x: Tensor) -> Gaussian:

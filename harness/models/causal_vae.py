@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from harness.models.base import LatentModel, Loss
+from harness.models.base import LatentModel, Loss, Networks
 from harness.models.gaussian import Gaussian, kl_to_centred, mmd, negative_log_likelihood
 from harness.models.scm import FreeMechanisms, Mechanism, Mechanisms, TargetedMechanisms, solve
 
@@ -36,7 +36,7 @@ class CausalVAE(LatentModel):
 
     Parameters
     ----------
-    shape, network, hidden, layers, input_pca, input_whiten, likelihood_variance
+    shape, networks
         See `LatentModel`.
     d_v, d_i
         Sizes of the responsive and the invariant block.
@@ -63,6 +63,7 @@ class CausalVAE(LatentModel):
     def __init__(
         self,
         shape: tuple[int, ...],
+        networks: Networks,
         *,
         d_v: int,
         d_i: int,
@@ -71,12 +72,6 @@ class CausalVAE(LatentModel):
         targets: Tensor | None,
         lagged: str,
         posterior: str,
-        hidden: int,
-        layers: int,
-        network: str,
-        input_pca: int | None,
-        input_whiten: bool,
-        likelihood_variance: float,
         kl_responsive: float,
         kl_invariant: float,
         alignment: float,
@@ -85,25 +80,16 @@ class CausalVAE(LatentModel):
         sparsity: float,
     ) -> None:
         reads_u = posterior == "noise"
-        super().__init__(
-            shape,
-            latent_dim=d_v + d_i,
-            hidden=hidden,
-            layers=layers,
-            network=network,
-            input_pca=input_pca,
-            input_whiten=input_whiten,
-            likelihood_variance=likelihood_variance,
-            features=hidden if reads_u else 2 * (d_v + d_i),
-        )
+        features = networks.hidden if reads_u else 2 * (d_v + d_i)
+        super().__init__(shape, networks, latent_dim=d_v + d_i, features=features)
         self.d_v, self.d_i = d_v, d_i
         self.kl_responsive, self.kl_invariant = kl_responsive, kl_invariant
         self.alignment, self.alignment_kind = alignment, alignment_kind
         self.paired, self.sparsity = paired, sparsity
         self.mechanisms = _mechanisms(mechanisms, targets, perturbations, d_v, d_i, lagged)
         if reads_u:
-            self.responsive_head = nn.Linear(hidden + perturbations, 2 * d_v)
-            self.invariant_head = nn.Linear(hidden, 2 * d_i)
+            self.responsive_head = nn.Linear(features + perturbations, 2 * d_v)
+            self.invariant_head = nn.Linear(features, 2 * d_i)
         else:
             self.unmixing = nn.Parameter(torch.eye(d_v))
             self.from_invariant = nn.Parameter(torch.zeros(d_v, d_i))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.models.base import Latents, Loss
+from harness.models.base import Latents, Loss, Networks
 from harness.models.causal_vae import CausalVAE, Encoded
 from harness.models.gaussian import Gaussian
 from harness.models.scm import Mechanism
@@ -26,14 +26,12 @@ class CiteVAE(CausalVAE):
 
     Parameters
     ----------
-    shape
-        Shape of one frame.
-    options
+    shape, networks, options
         See `CausalVAE`.
     """
 
-    def __init__(self, shape: tuple[int, ...], **options: Any) -> None:
-        super().__init__(shape, **options)
+    def __init__(self, shape: tuple[int, ...], networks: Networks, **options: Any) -> None:
+        super().__init__(shape, networks, **options)
 
     def _infer_trajectory(self, frames: Tensor, u: Tensor) -> tuple[list[Gaussian], Gaussian, list[Tensor]]:
         """Posteriors of each time's responsive part, of the shared z_i, and each frame's own invariant mean."""

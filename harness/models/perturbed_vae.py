@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.models.base import Latents, Loss
+from harness.models.base import Latents, Loss, Networks
 from harness.models.causal_vae import CausalVAE
 
 
@@ -19,14 +19,12 @@ class PerturbedVAE(CausalVAE):
 
     Parameters
     ----------
-    shape
-        Shape of one frame.
-    options
+    shape, networks, options
         See `CausalVAE`; the lagged matrix is absent.
     """
 
-    def __init__(self, shape: tuple[int, ...], **options: Any) -> None:
-        super().__init__(shape, lagged="none", **options)
+    def __init__(self, shape: tuple[int, ...], networks: Networks, **options: Any) -> None:
+        super().__init__(shape, networks, lagged="none", **options)
 
     def loss(self, frames: Tensor, u: Tensor, kl_weight: float, generator: torch.Generator | None) -> Loss:
         n = len(frames)

@@ -74,7 +74,27 @@ def noise_of(mechanism: Mechanism, latents: Tensor, invariant: Tensor, before: T
     return noise
 
 
-class FreeMechanisms(nn.Module):
+class _ControlMechanism(nn.Module):
+    """The mechanism of control cells, which both families change around: no edges, unit variance at the start."""
+
+    below: Tensor
+
+    def __init__(self, responsive: int, invariant: int, lagged: str) -> None:
+        super().__init__()
+        self.lagged = lagged
+        self.register_buffer("below", torch.ones(responsive, responsive).tril(-1))
+        self.graph = nn.Parameter(torch.zeros(responsive, responsive))
+        self.graph_invariant = nn.Parameter(torch.zeros(responsive, invariant))
+        self.mean = nn.Parameter(torch.zeros(responsive))
+        self.raw_variance = nn.Parameter(torch.full((responsive,), _UNIT))
+
+    @property
+    def masked_graph(self) -> Tensor:
+        """L_vv of control, (d_v, d_v) strictly lower triangular."""
+        return self.graph * self.below
+
+
+class FreeMechanisms(_ControlMechanism):
     """Mechanisms free in every environment, as published: linear, bias-free maps of u around control.
 
     As far as we know the theorem, this family alone does not identify the responsive latents (MODELS.md, prototype 1).
@@ -87,17 +107,9 @@ class FreeMechanisms(nn.Module):
         ``none``, ``diagonal`` or ``dense``: form of B.
     """
 
-    below: Tensor
-
     def __init__(self, perturbations: int, responsive: int, invariant: int, lagged: str = "none") -> None:
-        super().__init__()
-        self.lagged = lagged
+        super().__init__(responsive, invariant, lagged)
         p, d_v, d_i = perturbations, responsive, invariant
-        self.register_buffer("below", torch.ones(d_v, d_v).tril(-1))
-        self.graph = nn.Parameter(torch.zeros(d_v, d_v))
-        self.graph_invariant = nn.Parameter(torch.zeros(d_v, d_i))
-        self.mean = nn.Parameter(torch.zeros(d_v))
-        self.raw_variance = nn.Parameter(torch.full((d_v,), _UNIT))
         self.graph_change = nn.Parameter(torch.zeros(p, d_v, d_v))
         self.graph_invariant_change = nn.Parameter(torch.zeros(p, d_v, d_i))
         self.mean_change = nn.Parameter(torch.zeros(p, d_v))
@@ -124,11 +136,6 @@ class FreeMechanisms(nn.Module):
             return torch.diag_embed(self.before + u @ self.before_change)
         return self.before + torch.einsum("np,pvw->nvw", u, self.before_change)
 
-    @property
-    def masked_graph(self) -> Tensor:
-        """L_vv of control, (d_v, d_v) strictly lower triangular."""
-        return self.graph * self.below
-
     def penalty(self) -> Tensor:
         """L1 norm of the graph and of everything perturbations change (scalar)."""
         total = self.masked_graph.abs().sum() + self.graph_invariant.abs().sum()
@@ -139,7 +146,7 @@ class FreeMechanisms(nn.Module):
         return total
 
 
-class TargetedMechanisms(nn.Module):
+class TargetedMechanisms(_ControlMechanism):
     """Each perturbation changes only its targets' rows: they are cut and get a new mean and variance.
 
     All other rows are shared with control. With known targets in a triangular model, a target's index also tells the
@@ -155,19 +162,12 @@ class TargetedMechanisms(nn.Module):
         ``none``, ``diagonal`` or ``dense``: form of B.
     """
 
-    below: Tensor
     targets: Tensor
 
     def __init__(self, targets: Tensor, invariant: int, lagged: str = "none") -> None:
-        super().__init__()
-        self.lagged = lagged
         p, d_v = targets.shape
+        super().__init__(d_v, invariant, lagged)
         self.register_buffer("targets", targets.float())
-        self.register_buffer("below", torch.ones(d_v, d_v).tril(-1))
-        self.graph = nn.Parameter(torch.zeros(d_v, d_v))
-        self.graph_invariant = nn.Parameter(torch.zeros(d_v, invariant))
-        self.mean = nn.Parameter(torch.zeros(d_v))
-        self.raw_variance = nn.Parameter(torch.full((d_v,), _UNIT))
         self.mean_change = nn.Parameter(torch.zeros(p, d_v))
         self.raw_variance_change = nn.Parameter(torch.zeros(p, d_v))
         if lagged != "none":
@@ -187,11 +187,6 @@ class TargetedMechanisms(nn.Module):
             mean=self.mean + u @ (self.mean_change * self.targets),
             variance=softplus(self.raw_variance + u @ (self.raw_variance_change * self.targets)) + _LEAST_VARIANCE,
         )
-
-    @property
-    def masked_graph(self) -> Tensor:
-        """L_vv of control, (d_v, d_v) strictly lower triangular."""
-        return self.graph * self.below
 
     def penalty(self) -> Tensor:
         """L1 norm of the graph and of what perturbations change (scalar)."""
