@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from harness.study.explain import Path, SpecError, all_fields, did_you_mean, explain, has_field, parts_in, shown
+from harness.study.explain import Path, SpecError, all_fields, did_you_mean, dotted, explain, has_field, parts_in, shown
 from harness.study.matching import mismatch
 from harness.study.spec import StudySpec
 from harness.trial_spec import AnyDataSpec, AnyModelSpec, EvaluateSpec, TrainSpec
@@ -55,7 +55,7 @@ class Parts:
 def kind_of(raw: Mapping[str, Any], known: Mapping[str, type[BaseModel]], path: Path) -> str:
     """The kind a mapping names; refused in a sentence where it is missing or unknown."""
     words = ", ".join(known)
-    name = ".".join(map(str, path))
+    name = dotted(path)
     if "kind" not in raw:
         raise SpecError(path, f"{name} needs a kind: one of {words}")
     kind = raw["kind"]
@@ -128,7 +128,7 @@ def target(study: StudySpec, key: str, place: Path) -> Target:
         kind, *path = rest
         if kind not in kinds:
             raise SpecError(
-                place, f"{_name(place)} is about {kind!r}, which models does not list{did_you_mean(kind, kinds)}"
+                place, f"{dotted(place)} is about {kind!r}, which models does not list{did_you_mean(kind, kinds)}"
             )
         if path != ["kind"] and has_field(MODEL_KINDS[kind], path):
             return Target("model", tuple(path), frozenset([kind]))
@@ -139,17 +139,13 @@ def target(study: StudySpec, key: str, place: Path) -> Target:
     raise SpecError(place, _unknown(study, key, place))
 
 
-def _name(place: Path) -> str:
-    return ".".join(map(str, place))
-
-
 def _unknown(study: StudySpec, key: str, place: Path) -> str:
     elsewhere = [kind for kind, root in MODEL_KINDS.items() if has_field(root, key.split("."))]
     if key == "kind":
-        return f"{_name(place)} is no axis; list the kinds under models instead"
+        return f"{dotted(place)} is no axis; list the kinds under models instead"
     if elsewhere:
-        return f"{_name(place)} is a field of {', '.join(elsewhere)}, and models lists none of these"
-    return f"{_name(place)} is over an unknown field{did_you_mean(key, _known_keys(study))}"
+        return f"{dotted(place)} is a field of {', '.join(elsewhere)}, and models lists none of these"
+    return f"{dotted(place)} is over an unknown field{did_you_mean(key, _known_keys(study))}"
 
 
 def targets(study: StudySpec, model: int, keys: Mapping[str, Path]) -> dict[str, Target]:
@@ -164,7 +160,7 @@ def targets(study: StudySpec, model: int, keys: Mapping[str, Path]) -> dict[str,
         field = (its.part, *its.path)
         if field in taken:
             raise SpecError(
-                place, f"{_name(place)} sets the same field of {kind} as {taken[field]}; keep one of the two"
+                place, f"{dotted(place)} sets the same field of {kind} as {taken[field]}; keep one of the two"
             )
         taken[field] = key
         found[key] = its
@@ -178,7 +174,7 @@ def _put(raw: dict[str, Any], path: tuple[str, ...], value: object, place: Path)
     for key in path[:-1]:
         below = raw.get(key)
         if below is not None and not isinstance(below, dict):
-            raise SpecError(place, f"{_name(place)} reaches into {key}, which is {shown(below)} and no mapping")
+            raise SpecError(place, f"{dotted(place)} reaches into {key}, which is {shown(below)} and no mapping")
         raw[key] = dict(below or {})
         raw = raw[key]
     raw[path[-1]] = value
@@ -234,7 +230,7 @@ def build(study: StudySpec, model: int, setting: Setting, places: Mapping[str, P
     its_wrong = mismatch(checked["model"], checked["data"])
     if its_wrong is not None:
         home = homes[its_wrong.part]
-        sentence = f"{_name((*home, its_wrong.field))} {its_wrong.says}"
+        sentence = f"{dotted((*home, its_wrong.field))} {its_wrong.says}"
         if set_by["model"] or set_by["data"]:
             raise SpecError(home, f"{sentence} (in the cell {label})")
         raise SpecError((*home, its_wrong.field), sentence)

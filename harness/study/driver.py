@@ -329,7 +329,7 @@ class Driver:
         self._progress.ended(trial, result)
         if result["state"] == "failed":
             reason = (result.get("failure") or {}).get("reason", "no reason recorded")
-            self._outcome.failed.append((f"{trial.cell} · seed {trial.seed}", reason))
+            self._outcome.failed.append((trial.name, reason))
         self._outcome.pruned += result["state"] == "pruned"
         number = self._numbers.get(trial.trial_id)
         if number is not None:

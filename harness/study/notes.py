@@ -17,6 +17,7 @@ from harness.study.tables import (
     Table,
     axis_text,
     model_text,
+    trial_text,
 )
 
 #: Longest list of names in a sentence; the rest are counted.
@@ -144,7 +145,7 @@ def _unfinished_notes(records: Records, most: int) -> list[str]:
         lines.append(f"{_trials(len(group))} {verb}{state}; not averaged in{':' if named else '.'}")
         if named:
             lines += _listed(
-                [f"{_trial_name(record)}: {record.failure or 'no reason recorded'}" for record in group], most
+                [f"{trial_text(record)}: {record.failure or 'no reason recorded'}" for record in group], most
             )
     return lines
 
@@ -155,10 +156,6 @@ def _state(record: Record) -> str:
 
 def _trials(count: int) -> str:
     return "1 trial" if count == 1 else f"{count} trials"
-
-
-def _trial_name(record: Record) -> str:
-    return f"{model_text(record.cell)} · seed {record.seed}"
 
 
 def _listed(items: Sequence[str], most: int) -> list[str]:

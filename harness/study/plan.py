@@ -28,6 +28,11 @@ class PlannedTrial:
     seed: int
     spec: TrialSpec
 
+    @property
+    def name(self) -> str:
+        """For people: cell and seed."""
+        return f"{self.cell} · seed {self.seed}"
+
 
 @dataclass(frozen=True)
 class Point:

@@ -229,7 +229,7 @@ class Progress:
     def expect(self, trial: PlannedTrial) -> None:
         """Count a trial that will run."""
         self._expected[trial.trial_id] = trial.spec.train.epochs
-        self._names[trial.trial_id] = f"{trial.cell} · seed {trial.seed}"
+        self._names[trial.trial_id] = trial.name
 
     def reuse(self, trial: PlannedTrial, result: Mapping[str, Any]) -> None:
         """Count a result that was there already."""
@@ -243,7 +243,7 @@ class Progress:
         self._best.take(trial, result)
         if result.get("state") == "failed":
             reason = (result.get("failure") or {}).get("reason", "no reason recorded")
-            self.say(f"failed: {trial.cell} · seed {trial.seed}: {reason}")
+            self.say(f"failed: {trial.name}: {reason}")
 
     def curve(self, trial_id: str, folder: TrialFolder) -> Curve:
         """The curve of a trial in flight, read up to now."""

@@ -19,7 +19,7 @@ from harness.study.plan import MODEL_AXIS, Plan, PlannedTrial, Point
 from harness.study.records import AxisValue, Record, Records
 from harness.study.spec import ExpectSpec, ObjectiveSpec, StudySpec
 from harness.study.statistics import Estimate
-from harness.study.tables import MCC_ACROSS_SEEDS, model_text, tables, without
+from harness.study.tables import MCC_ACROSS_SEEDS, model_text, tables, trial_text, without
 from harness.study.written import markdown, table_csv, terminal, trials_csv
 
 #: Cells of a search that a terminal or page shows, best first; the files hold all.
@@ -230,7 +230,7 @@ def _pictures(folder: StudyFolder, study: StudySpec, records: Records) -> list[P
         stored = folder.trial(record.trial_id).latents
         if not stored.exists():
             continue
-        name = f"{model_text(record.cell)} · seed {record.seed}"
+        name = trial_text(record)
         made = latents_figure(stored, folder.report / f"latents-{len(pictures)}.png", title=name)
         if made is not None:
             heading = f"Latents of the {model_text(model)} that is best by {study.objective[0].metric}"

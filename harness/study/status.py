@@ -79,7 +79,7 @@ def _names(folder: StudyFolder) -> dict[str, str]:
         trials = plan(load_study(folder.study_file)).trials
     except UserError:
         return {}
-    return {trial.trial_id: f"{trial.cell} · seed {trial.seed}" for trial in trials}
+    return {trial.trial_id: trial.name for trial in trials}
 
 
 def job_names(folder: StudyFolder) -> list[str]:

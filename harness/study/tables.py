@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from harness.study.records import AxisValue, Records
+from harness.study.records import AxisValue, Record, Records
 from harness.study.statistics import Direction, Estimate, above_untrained, better
 
 MCC = "identifiability/mcc"
@@ -148,6 +148,11 @@ def model_text(model: str) -> str:
     """A model's label with its kind as it is written in prose."""
     kind, space, rest = model.partition(" ")
     return PRETTY.get(kind, kind) + space + rest
+
+
+def trial_text(record: Record) -> str:
+    """A trial's cell and seed in prose."""
+    return f"{model_text(record.cell)} · seed {record.seed}"
 
 
 def axis_title(axis: str) -> str:

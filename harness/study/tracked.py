@@ -116,7 +116,7 @@ class Tracking:
 
     def _artifacts(self, folder: TrialFolder, trial: PlannedTrial) -> dict[Path, str]:
         files = {folder.spec: "", folder.split: "", folder.result: ""}
-        figure = _latents_figure(folder, f"{trial.cell} · seed {trial.seed}")
+        figure = _latents_figure(folder, trial.name)
         if figure is not None:
             files[figure] = ""
         return files

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.study.folder import StudyFolder
+
 
 @pytest.fixture
 def driving(tmp_path, empty_database, monkeypatch):
@@ -14,3 +16,11 @@ def driving(tmp_path, empty_database, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setenv("MPLBACKEND", os.environ.get("MPLBACKEND", "agg"))
     return Driving(tmp_path, empty_database)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a study named ``sample``, nothing in it yet."""
+    made = StudyFolder(tmp_path, "sample")
+    made.create()
+    return made

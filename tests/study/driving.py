@@ -54,6 +54,20 @@ class Driving:
     def resume(self, name="fake"):
         return resume(name, self.root, runner=FAKE, screen=self)
 
+    def interrupt_at_the_third(self, monkeypatch):
+        """Ctrl-C as the third trial from here begins; later ones run."""
+        import fake_trial
+
+        run, seen = fake_trial.run_trial, []
+
+        def run_trial(spec, folder, **keys):
+            seen.append(folder)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+            return run(spec, folder, **keys)
+
+        monkeypatch.setattr(fake_trial, "run_trial", run_trial)
+
     # a screen that remembers
     def show(self, lines):
         lines()

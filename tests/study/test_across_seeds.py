@@ -9,7 +9,6 @@ from report_samples import fill, latents, planned, study, write_result
 
 from harness.evaluation.identifiability import mcc
 from harness.study.across_seeds import agreement, agreements
-from harness.study.folder import StudyFolder
 from harness.study.report import write_report
 from harness.study.tables import MCC_ACROSS_SEEDS
 
@@ -21,13 +20,6 @@ def kept(responsive, **other):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    made = StudyFolder(tmp_path, "sample")
-    made.create()
-    return made
 
 
 def test_the_same_latents_in_another_order_sign_and_scale_agree_entirely(rng):

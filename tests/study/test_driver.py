@@ -138,23 +138,10 @@ def test_agreement_between_seeds_stands_on_the_run_that_has_the_baselines(drivin
 
 
 def test_an_interrupt_keeps_what_ran(driving, monkeypatch):
-    import fake_trial
-
-    seen = []
-    run = fake_trial.run_trial
-
-    def interrupted_at_the_third(spec, folder, **keys):
-        seen.append(folder)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        return run(spec, folder, **keys)
-
-    monkeypatch.setattr(fake_trial, "run_trial", interrupted_at_the_third)
+    driving.interrupt_at_the_third(monkeypatch)
     outcome = driving.launch()
     assert (outcome.interrupted, outcome.ran) == (True, 2)
     assert not any(trial.claim.exists() for trial in driving.folder.trials())
-    monkeypatch.undo()
-    monkeypatch.syspath_prepend(os.path.dirname(fake_trial.__file__))
     resumed = driving.resume()
     assert (resumed.interrupted, resumed.ran, resumed.reused) == (False, 2, 2)
     parents, children = driving.runs()

@@ -114,20 +114,10 @@ def test_a_pruned_point_that_the_grid_asks_for_is_run_to_its_end(driving):
 
 
 def test_an_interrupted_search_goes_on_with_the_proposals_it_would_have_made(driving, monkeypatch):
-    import fake_trial
-
     driving.launch(search("tpe"), "grid=null", "seeds=1")
     whole = [trial.params["sparsity"] for trial in driving.optuna().trials]
     driving.folder.path.rename(driving.root / "whole")
-    run, seen = fake_trial.run_trial, []
-
-    def interrupted_at_the_third(spec, folder, **keys):
-        seen.append(folder)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        return run(spec, folder, **keys)
-
-    monkeypatch.setattr(fake_trial, "run_trial", interrupted_at_the_third)
+    driving.interrupt_at_the_third(monkeypatch)
     assert driving.launch(search("tpe"), "grid=null", "seeds=1").interrupted
     assert driving.resume().failed == []
     done = [trial.params["sparsity"] for trial in driving.optuna().trials if trial.state.name == "COMPLETE"]

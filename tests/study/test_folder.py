@@ -10,13 +10,6 @@ from harness.study.folder import StudyFolder, TrialState, read_json, write_atomi
 from harness.study.ownership import this_process
 
 
-@pytest.fixture
-def folder(tmp_path):
-    made = StudyFolder(tmp_path, "s")
-    made.create()
-    return made
-
-
 def claimed(trial, **changes):
     trial.path.mkdir(parents=True, exist_ok=True)
     trial.claim.write_text(json.dumps(asdict(replace(this_process(), **changes))))

@@ -5,20 +5,12 @@ import re
 import pytest
 from report_samples import MCC, fill, latents, planned, record, study, write_result
 
-from harness.study.folder import StudyFolder
 from harness.study.plan import point_for
 from harness.study.records import Records
 from harness.study.report import best_trials, ranked, read_records, write_report
 from harness.study.spec import ObjectiveSpec
 from harness.study.tables import tables
 from harness.study.written import markdown, terminal
-
-
-@pytest.fixture
-def folder(tmp_path):
-    made = StudyFolder(tmp_path, "sample")
-    made.create()
-    return made
 
 
 def rows_of(path):

@@ -2,27 +2,18 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
-from harness.data.fingerprint import fingerprint
 from harness.data.seeding import generator
-from harness.data.simulation import build
 from harness.errors import TrialFailure, TrialStopped
 from harness.models import build_model
 from harness.training.loop import Trainer, TrainingFiles
 from harness.training.pairing import Pairing
-from harness.trial_spec import PerturbedVAESpec, SimulationData, TrainSpec
+from harness.trial_spec import PerturbedVAESpec, TrainSpec
 
 MODEL = PerturbedVAESpec(latent_dim=4, responsive_dim=2, hidden=8, mechanisms="targeted")
-
-
-@pytest.fixture(scope="module")
-def data():
-    spec = SimulationData(preset="tiny")
-    return build(spec, fingerprint(spec), Path())
 
 
 def _trainer(data, folder, pairing="auto", **train):

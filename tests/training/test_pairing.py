@@ -7,17 +7,10 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from harness.data.fingerprint import fingerprint
 from harness.data.simulation import build
 from harness.errors import UserError
 from harness.training.pairing import Pairing
 from harness.trial_spec import LinearGaussianSpec, SimulationData
-
-
-@pytest.fixture(scope="module")
-def data():
-    spec = SimulationData(preset="tiny")
-    return build(spec, fingerprint(spec), Path())
 
 
 def test_true_pairs_are_the_datas_own(data):
