@@ -64,6 +64,7 @@ def test_the_quickstart_made_small_runs_whole(tmp_path, capsys):
     assert len(runs) == 10
     for run in runs:
         assert {"identifiability/mcc", "identifiability/mcc_untrained", "ood/double/mmd"} <= set(run.data.metrics)
+        assert (run.data.tags.get("oracle_targets") == "true") == (run.data.tags["model"] != "beta_vae")
     assert _launch("quickstart", tmp_path, *small) == 0
     assert len(_runs(tmp_path, "quickstart")) == 10
 

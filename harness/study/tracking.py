@@ -231,6 +231,8 @@ class Tracker:
             "data_fingerprint": trial.fingerprint,
             "synced_epoch": "0",
             **self._oracle_tag(),
+            # known targets also tell the causal order: no model has them on data whose truth is unknown
+            **({"oracle_targets": "true"} if trial.params.get("model.mechanisms") == "targeted" else {}),
         }
         name = f"{trial.cell} · seed {trial.seed}"
         run = client.create_run(self._experiment_id, start_time=_milliseconds(started), tags=tags, run_name=name)
