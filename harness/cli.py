@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -55,6 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # the reader (head, less) has gone: what is still buffered has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:
+        # a file or disk that fails under a verb: what ran is on disk, and whatever was cut short is resumed
+        if options.debug or error.strerror is None:
+            raise
+        return _complain(_of_system(error), WRONG_INPUT if isinstance(error, PermissionError) else SOME_FAILED)
+
+
+def _of_system(error: OSError) -> str:
+    """What the operating system refused, in a sentence."""
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    remedy = {
+        errno.EACCES: "give a folder that you may use with --root",
+        errno.EPERM: "give a folder that you may use with --root",
+        errno.ENOSPC: "what ran is kept, so make room and resume",
+        errno.EDQUOT: "what ran is kept, so make room and resume",
+    }.get(error.errno or 0, "what ran is kept, so resume once this is mended")
+    return f"{where}{error.strerror}; {remedy}"
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
@@ -176,7 +195,7 @@ def _driven(root: Path, name: str, drive: Callable[[], Outcome]) -> int:
 
 def _ended(outcome: Outcome, root: Path, name: str) -> int:
     """Print what a launch came to."""
-    where = "" if root == Path(os.environ.get("HARNESS_ROOT") or "runs") else f" --root {root}"
+    where = "" if root == Path(os.environ.get("HARNESS_ROOT") or "runs") else f" --root {shlex.quote(str(root))}"
     again = f"harness resume {name}{where}"
     if outcome.report is not None:
         print(outcome.report.text)

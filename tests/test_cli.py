@@ -1,5 +1,6 @@
 """The command line: help at once, one sentence for an error, the exit statuses, and the main job end to end."""
 
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import urllib.request
 import pytest
 
 from harness import cli
+from harness.study.driver import Outcome
 
 
 @pytest.fixture
@@ -49,6 +51,28 @@ def test_help_is_there_at_once(arguments):
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "harness" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "remedy"),
+    [(errno.EACCES, 2, "--root"), (errno.ENOSPC, 1, "make room and resume"), (errno.EIO, 1, "what ran is kept")],
+)
+def test_what_the_system_refuses_is_one_sentence(number, status, remedy, monkeypatch, capsys):
+    def refused(options):
+        raise OSError(number, os.strerror(number), "/some/file")
+
+    monkeypatch.setattr(cli, "_status", refused)
+    assert cli.main(["status", "s"]) == status
+    said = capsys.readouterr().err
+    assert said.startswith(f"harness: /some/file: {os.strerror(number)}; ")
+    assert remedy in said
+    assert said.count("\n") == 1
+
+
+def test_commands_that_are_shown_can_be_pasted(tmp_path, capsys):
+    failed = Outcome(failed=[("cell", "reason")])
+    assert cli._ended(failed, tmp_path / "my runs", "s") == 1
+    assert f"harness resume s --root '{tmp_path}/my runs'" in capsys.readouterr().err
 
 
 def test_help_has_examples(capsys):

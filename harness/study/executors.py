@@ -268,8 +268,10 @@ def make_executor(compute: ComputeSpec, profile: ProfileSpec | None, folder: Pat
     Raises
     ------
     UserError
-        If the cluster is not there.
+        If the cluster is not there, or no GPU where jobs run here and the study insists on one.
     """
+    if compute.cluster != "slurm" and compute.device == "cuda":
+        _check_gpu()
     if compute.cluster == "inline":
         return InlineExecutor(folder)
     if compute.cluster == "local":
@@ -281,6 +283,13 @@ def make_executor(compute: ComputeSpec, profile: ProfileSpec | None, folder: Pat
     from harness.study.slurm import SlurmExecutor
 
     return SlurmExecutor(folder, profile, threads=compute.threads, workers=compute.workers)
+
+
+def _check_gpu() -> None:
+    import torch  # heavy, and asked only where a study insists on a GPU
+
+    if not torch.cuda.is_available():
+        raise UserError("compute.device is cuda, but torch sees no GPU on this machine; use auto or cpu")
 
 
 def available_cores() -> int:

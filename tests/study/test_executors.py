@@ -124,6 +124,14 @@ def test_no_slurm_here(tmp_path, monkeypatch):
         make_executor(compute, ProfileSpec(), tmp_path / "logs")
 
 
+@pytest.mark.parametrize("cluster", ["inline", "local"])
+def test_a_gpu_that_is_not_here_is_refused(tmp_path, cluster, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match=r"compute\.device is cuda, but torch sees no GPU"):
+        make_executor(ComputeSpec(cluster=cluster, device="cuda"), None, tmp_path / "logs")
+    assert not list(tmp_path.iterdir())
+
+
 def test_gpus_are_those_this_process_may_use(monkeypatch):
     for value, found in (("", []), ("1,3", [1, 3]), ("GPU-abc", [])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
