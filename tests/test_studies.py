@@ -85,4 +85,5 @@ def test_real_cells_are_scored_on_held_out_doubles_beside_the_baselines(tmp_path
         baselines |= {name.split("/")[1] for name in found}
         result = json.loads((tmp_path / "perturbseq/trials" / run.data.tags["trial_id"] / "result.json").read_text())
         assert len([name for name in result["data"]["excluded"] if "+" in name]) == 10  # a member was never seen alone
+        assert "identifiability/mcc" not in run.data.metrics  # real cells have no truth to be scored against
     assert baselines == {"control_mean", "mean_effect", "additive"}
