@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -195,8 +194,9 @@ def _driven(root: Path, name: str, drive: Callable[[], Outcome]) -> int:
 
 def _ended(outcome: Outcome, root: Path, name: str) -> int:
     """Print what a launch came to."""
-    where = "" if root == Path(os.environ.get("HARNESS_ROOT") or "runs") else f" --root {shlex.quote(str(root))}"
-    again = f"harness resume {name}{where}"
+    from harness.study.folder import StudyFolder, root_option
+
+    again = StudyFolder(root, name).command("resume")
     if outcome.report is not None:
         print(outcome.report.text)
         print()
@@ -204,7 +204,7 @@ def _ended(outcome: Outcome, root: Path, name: str) -> int:
             print(f"heat map:  {outcome.report.heatmap}")
         if outcome.report.files:
             print(f"page:      {outcome.report.files[0]}")
-        print(f"browse:    harness ui{where}")
+        print(f"browse:    harness ui{root_option(root)}")
     sys.stdout.flush()
     if outcome.untracked is not None:
         _complain(f"MLflow could not be written ({outcome.untracked}); {again} brings it up to date", OK)

@@ -33,14 +33,14 @@ def cancel(name: str, root: Path) -> str:
         if not driver.is_here:
             raise UserError(f"study {name!r} is driven on {driver.host}; run `harness cancel {name}` there")
         os.kill(driver.pid, signal.SIGINT)
-        return f"told the driver of {name} (process {driver.pid}) to end; go on later with: harness resume {name}"
+        return f"told the driver of {name} (process {driver.pid}) to end; go on later with: {folder.command('resume')}"
     ended = _end_workers(folder)
     queued = job_names(folder) if shutil.which("scancel") else []
     for job in queued:
         subprocess.run(["scancel", f"--name={job}"], check=False, capture_output=True)
     if not ended and not queued:
         return f"nothing of {name} is running"
-    return f"ended what ran of {name}; go on later with: harness resume {name}"
+    return f"ended what ran of {name}; go on later with: {folder.command('resume')}"
 
 
 def _end_workers(folder: StudyFolder) -> int:

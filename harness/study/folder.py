@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,12 +47,26 @@ def write_atomic(path: Path, text: str | bytes) -> None:
     Raises
     ------
     UserError
-        Where the folder cannot be written.
+        Where the folder may not be written.
+    OSError
+        Where the disk is full: no other folder is called for, only room.
     """
     try:
         files.write_atomic(path, text)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise _unwritable(path, error) from error
+
+
+def default_root() -> Path:
+    """Folder of all studies, unless ``--root`` says otherwise: $HARNESS_ROOT, else ``runs``."""
+    return Path(os.environ.get("HARNESS_ROOT") or "runs")
+
+
+def root_option(root: Path) -> str:
+    """`` --root ROOT`` as a shell takes it, or nothing where it is the default."""
+    return "" if root.absolute() == default_root().absolute() else f" --root {shlex.quote(str(root))}"
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
@@ -258,6 +274,10 @@ class StudyFolder:
         probe = self.path / f".writable.{os.getpid()}"
         write_atomic(probe, "")
         probe.unlink(missing_ok=True)
+
+    def command(self, verb: str) -> str:
+        """What a user types for ``verb`` on this study, ``--root`` included where it is not the default."""
+        return f"harness {verb} {self.name}{root_option(self.root)}"
 
     def trial(self, trial_id: str) -> TrialFolder:
         """One trial's folder, whether or not it exists."""

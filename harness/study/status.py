@@ -26,6 +26,7 @@ class Status:
     failed : cell and seed of each failed trial -> why it failed.
     running : cell and seed of each running trial -> last epoch.
     driver : who drives it now; None if nobody does.
+    resume : the command that goes on with it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Status:
     failed: dict[str, str]
     running: dict[str, int]
     driver: Owner | None
+    resume: str
 
     def __str__(self) -> str:
         counts = ", ".join(f"{self.counts[state]} {state}" for state in _ORDER if self.counts.get(state))
@@ -42,7 +44,7 @@ class Status:
         lines += [f"  failed   {trial}: {reason}" for trial, reason in self.failed.items()]
         unfinished = any(self.counts.get(state) for state in _ORDER if not state.has_ended)
         if self.driver is None and unfinished:
-            lines.append(f"go on with: harness resume {self.name}")
+            lines.append(f"go on with: {self.resume}")
         return "\n".join(lines)
 
 
@@ -70,7 +72,7 @@ def status(folder: StudyFolder) -> Status:
             running[name] = int(lines[-1]["epoch"]) if lines else 0
     held = read_owner(folder.lock)
     driver = held if held is not None and is_held(held) else None
-    return Status(folder.name, dict(Counter(states.values())), failed, running, driver)
+    return Status(folder.name, dict(Counter(states.values())), failed, running, driver, folder.command("resume"))
 
 
 def _names(folder: StudyFolder) -> dict[str, str]:

@@ -1,7 +1,9 @@
+import errno
 import json
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -45,10 +47,10 @@ def test_a_failed_write_leaves_the_old_content_and_no_rest(tmp_path, monkeypatch
     write_atomic(path, "old")
 
     def fail(*_):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("harness.files.os.replace", fail)
-    with pytest.raises(UserError, match="No space left"):
+    with pytest.raises(UserError, match="Permission denied"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
@@ -124,3 +126,18 @@ def test_study_folder_that_does_not_exist_has_no_trials(tmp_path):
 def test_a_path_that_cannot_be_read_is_the_users_to_mend(tmp_path):
     with pytest.raises(UserError, match=r"cannot be read \(File name too long\); give a folder"):
         read_json(tmp_path / ("x" * 300) / "result.json")
+
+
+def test_a_full_disk_is_no_matter_of_permissions(tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("harness.files.write_atomic", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(tmp_path / "file", "text")
+
+
+def test_commands_name_a_root_that_is_not_the_default(tmp_path, monkeypatch):
+    monkeypatch.delenv("HARNESS_ROOT", raising=False)
+    assert StudyFolder(Path("runs"), "s").command("resume") == "harness resume s"
+    assert StudyFolder(tmp_path / "a b", "s").command("resume") == f"harness resume s --root '{tmp_path}/a b'"
