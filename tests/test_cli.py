@@ -194,6 +194,7 @@ def test_the_main_job(tiny_study, rooted, capsys):
     assert cli.main(["launch", str(tiny_study), "--set", "seeds=3", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "(2 there already); 1 to run" in said
+    assert "perturbed_vae: seeds 0, 1, 2; 1 to run" in said
     assert "from 2 finished trials" in said
 
     for verb, expected in (

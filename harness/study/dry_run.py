@@ -26,6 +26,8 @@ from harness.trial_spec import Causal3DIdentData, TrialSpec
 
 #: Epochs of a warm-up: the first compiles and allocates, the others are timed.
 WARM_EPOCHS = 3
+#: Most cells a dry run names; a study of thousands is counted.
+SHOWN_CELLS = 40
 #: Cells of a slice of rendered data: training and validation, and test.
 SLICE_CELLS, SLICE_TEST, SLICE_DOUBLE = 96, 50, 10
 
@@ -42,6 +44,7 @@ class DryRun:
     cluster : where they would run.
     seconds : device-seconds of what is to run; data that must be built first included.
     basis : where the seconds come from.
+    cells : a line for each cell: its name, its trials and how many of them are to run.
     """
 
     preview: Preview
@@ -50,6 +53,7 @@ class DryRun:
     cluster: str
     seconds: float
     basis: str
+    cells: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         size = f"{counted(self.preview.cells, 'cell')}, {counted(self.preview.trials, 'trial')}"
@@ -58,6 +62,8 @@ class DryRun:
         hours = self.seconds / 3600
         return "\n".join(
             [
+                *(f"  {line}" for line in self.cells[:SHOWN_CELLS]),
+                *([f"  ... and {more} more"] if (more := len(self.cells) - SHOWN_CELLS) > 0 else []),
                 f"{size}{there}; {self.to_run} to run in {counted(self.jobs, 'job')} on cluster: {self.cluster}",
                 f"estimated cost: {hours:.2g} device-hours ({clock_words(self.seconds)}), from {self.basis}",
                 "nothing was run or written",
@@ -96,7 +102,17 @@ def dry_run(study: StudySpec, root: Path, runner: Runner | None = None) -> DryRu
         representatives = missing or [_example(study, point) for point in planned.points if point.space]
         seconds, basis = _cost(folder, planned.trials, representatives, cache, runner, study.compute.device)
         seconds *= to_run
-    return DryRun(preview, to_run, jobs, study.compute.cluster, seconds, basis)
+    ids = {trial.trial_id for trial in missing}
+    cells = tuple(_cell_line(study, point, planned.seeds, ids) for point in planned.points)
+    return DryRun(preview, to_run, jobs, study.compute.cluster, seconds, basis, cells)
+
+
+def _cell_line(study: StudySpec, point: Point, seeds: int, missing: set[str]) -> str:
+    if point.space and study.search is not None:
+        return f"{point.cell}: {counted(study.search.trials, 'proposal')} of {counted(seeds, 'seed')}"
+    to_run = sum(trial.trial_id in missing for trial in point.trials)
+    named = ", ".join(str(trial.seed) for trial in point.trials)
+    return f"{point.cell}: seeds {named}" + ("" if to_run == len(point.trials) else f"; {to_run} to run")
 
 
 def _check_cluster(study: StudySpec) -> None:
