@@ -204,7 +204,8 @@ def _ended(outcome: Outcome, root: Path, name: str) -> int:
             print(f"heat map:  {outcome.report.heatmap}")
         if outcome.report.files:
             print(f"page:      {outcome.report.files[0]}")
-        print(f"browse:    harness ui{root_option(root)}")
+        own = outcome.tracking_uri is None
+        print(f"browse:    harness ui{root_option(root)}" if own else f"browse:    MLflow at {outcome.tracking_uri}")
     sys.stdout.flush()
     if outcome.untracked is not None:
         _complain(f"MLflow could not be written ({outcome.untracked}); {again} brings it up to date", OK)

@@ -182,7 +182,7 @@ class GeneratedData(Part):
     validation: float = Field(0.1, gt=0, lt=0.5, description="share of cells that only validates")
 
 
-#: The published simulation's sizes (MODELS: x 500-d, d_v = 4, d_i = 7, u 12-d, 3,000 / 1,000 cells).
+#: The published simulation's sizes (arXiv 2605.19343: x 500-d, d_v = 4, d_i = 7, u 12-d, 3,000 / 1,000 cells).
 SIMULATION_PRESETS: dict[str, dict[str, Any]] = {
     "published": {
         "features": 500,

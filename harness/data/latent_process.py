@@ -199,7 +199,7 @@ def sample_process(spec: LinearGaussianSpec, design: Design, seed: int) -> Laten
     Notes
     -----
     With ``lagged: none`` the twin's responsive noise is independent of the row's: a pair shares n_i and nothing else
-    (MODELS.md, Theorem 1, condition iii).
+    (Jiang et al. 2026, arXiv 2605.19343, Theorem 1, condition iii).
     """
     random = generator(seed, "latents")
     single = draw_mechanisms(spec, design.targets, seed)

@@ -1,6 +1,6 @@
 """What PerturbedVAE and CITE-VAE share: posteriors over a structural layer, and the evidence bound of a trajectory.
 
-Two posteriors are available (MODELS.md, A and its prototype section):
+Two posteriors are available (after Jiang et al. 2026, arXiv 2605.19343):
 
 ``noise``    as published: q(ñ_v | x, u) q(z_i | x) over exogenous noise. Prior and posterior are the same affine map of
              the noise, so KL_v = KL( N(μ', σ'²) ‖ N(0, diag β_v) ) exactly (our reconstruction); the decoder reads z.

@@ -1,6 +1,6 @@
 """CITE-VAE (Jiang et al., KDD 2026, arXiv 2605.25581): latents whose mechanisms act over time.
 
-The paper states the ingredients; the equations are our reconstruction (MODELS.md, B):
+The paper states the ingredients; the equations are our reconstruction:
 
     z_{v,0} as a snapshot under control mechanisms
     z_{v,t} := B(u) z_{v,t−1} + L_vv(u) z_{v,t} + L_vi(u) z_i + n_{v,t}

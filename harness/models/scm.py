@@ -2,8 +2,9 @@
 
     z_v := L_vi(u) z_i + B(u) z_v(before) + L_vv(u) z_v + n_v,    n_v ~ N(μ_v(u), diag β_v(u))
 
-with L_vv strictly lower triangular (MODELS.md, A and B). The paper leaves the form of the mechanism networks open;
-bias-free linear maps of u plus a control baseline are our reconstruction, so that the members of a pair add up.
+with L_vv strictly lower triangular (arXiv 2605.19343 and 2605.25581). The papers leave the form of the mechanism
+networks open; bias-free linear maps of u plus a control baseline are our reconstruction, so that the members of a pair
+add up.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ class _ControlMechanism(nn.Module):
 class FreeMechanisms(_ControlMechanism):
     """Mechanisms free in every environment, as published: linear, bias-free maps of u around control.
 
-    As far as we know the theorem, this family alone does not identify the responsive latents (MODELS.md, prototype 1).
+    As far as we know the theorem, this family alone does not identify the responsive latents; the study
+    ``simulation.yaml`` measures it.
 
     Parameters
     ----------
@@ -150,7 +152,7 @@ class TargetedMechanisms(_ControlMechanism):
     """Each perturbation changes only its targets' rows: they are cut and get a new mean and variance.
 
     All other rows are shared with control. With known targets in a triangular model, a target's index also tells the
-    causal order: an oracle (MODELS.md, prototype 8).
+    causal order: an oracle.
 
     Parameters
     ----------

@@ -66,6 +66,7 @@ class Outcome:
     gave_up : whether ``compute.max_failures`` ended it.
     untracked : why MLflow could not be written, if so.
     report : tables and figures; None where it was interrupted.
+    tracking_uri : where the runs are; None for the root's own store.
     """
 
     ran: int = 0
@@ -76,6 +77,7 @@ class Outcome:
     gave_up: bool = False
     untracked: str | None = None
     report: Report | None = None
+    tracking_uri: str | None = None
 
 
 def launch(study: StudySpec, root: Path, *, runner: Runner | None = None, screen: Screen | None = None) -> Outcome:
@@ -190,7 +192,7 @@ class Driver:
         self._tracking = Tracking(study, folder, lease.check, progress.say)
         self._numbers: dict[str, int] = {}
         self._search: SearchLoop | None = None
-        self._outcome = Outcome()
+        self._outcome = Outcome(tracking_uri=study.tracking.uri)
         self._reused: list[str] = []
 
     def drive(self, *, resumed: bool) -> Outcome:

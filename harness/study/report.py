@@ -215,7 +215,8 @@ def _counts(records: Records) -> str:
 
 
 def _lead(study: StudySpec, records: Records) -> str:
-    return " ".join(filter(None, (" ".join(study.description.split()), f"{_counts(records)}.")))
+    described = " ".join(study.description.split()).rstrip(".")
+    return ". ".join(filter(None, (described, _counts(records)))) + "."
 
 
 def _pictures(folder: StudyFolder, study: StudySpec, records: Records) -> list[Picture]:
