@@ -109,7 +109,7 @@ def _mark_notes(made: Sequence[Table], records: Records) -> list[str]:
     if any(row.labels[0] == FLOOR for table in made for row in table.rows):
         lines.append(
             f"{FLOOR}: one half of the measured cells predicts the other, about what a perfect model scores; in "
-            "relative RMSE, cell against cell, a prediction with too little variance between cells scores better than that."
+            "relative RMSE, cell against cell, a prediction with too little variance scores better than that."
         )
     if WARNED in marks:
         lines.append(f"{WARNED} The evaluation left a warning, below.")
