@@ -90,6 +90,8 @@ def _complain(sentence: str, status: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
+    from harness.study.folder import default_root
+
     parser = argparse.ArgumentParser(
         prog="harness",
         description="Find out, by experiment, when a latent causal model recovers the truth.",
@@ -103,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     rooted.add_argument(
         "--root",
         type=Path,
-        default=Path(os.environ.get("HARNESS_ROOT") or "runs"),
+        default=default_root(),
         metavar="DIR",
         help="folder of all studies (default: $HARNESS_ROOT, else ./runs)",
     )

@@ -27,7 +27,7 @@ from harness.data.batch import PerturbationData
 from harness.data.seeding import derive, generator
 from harness.errors import TrialFailure, TrialStopped, UserError
 from harness.files import write_atomic
-from harness.models import LatentModel, build_model
+from harness.models import LatentModel, Latents, build_model
 from harness.scoring import Scored
 from harness.training import checkpoint
 from harness.training.loop import Trained, Trainer, TrainingFiles
@@ -163,7 +163,7 @@ class _Trial:
         # a model without u needs no control, but its trajectories still have a first frame
         return "none" if isinstance(self.spec.model, BetaVAESpec) else self.spec.model.pairing
 
-    def _score(self, model: LatentModel, trainer: Trainer, latents: Any, untrained: Any) -> Scored:
+    def _score(self, model: LatentModel, trainer: Trainer, latents: Latents, untrained: Latents) -> Scored:
         spec, data = self.spec, self.data
         scored = Scored()
         wanted = []

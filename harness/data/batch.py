@@ -109,11 +109,6 @@ class PerturbationData:
         """Shape of one frame: ``(features,)`` or ``(3, height, width)``."""
         return tuple(self.frames.shape[1:])
 
-    @property
-    def is_image(self) -> bool:
-        """Whether frames are images."""
-        return self.frames.ndim == 4
-
     def control_rows(self, split: str) -> Tensor:
         """Rows of ``split`` that are control cells, (k,) int64."""
         rows = self.splits[split]
