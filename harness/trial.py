@@ -27,13 +27,14 @@ from harness.data.batch import PerturbationData
 from harness.data.seeding import derive, generator
 from harness.errors import TrialFailure, TrialStopped, UserError
 from harness.files import write_atomic
+from harness.model_spec import BetaVAESpec, CausalModelSpec
 from harness.models import LatentModel, Latents, build_model
 from harness.scoring import Scored
 from harness.training import checkpoint
 from harness.training.loop import Trained, Trainer, TrainingFiles
 from harness.training.pairing import Pairing
 from harness.trial_result import RESULT_FILE, TrialResult, read_result
-from harness.trial_spec import BetaVAESpec, CausalModelSpec, TrialSpec
+from harness.trial_spec import TrialSpec
 
 #: Most training frames that input transforms are fitted on; bounds memory for images.
 FITTED_FRAMES = 20_000

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from harness.data.fingerprint import fingerprint
+from harness.data_spec import SimulationData
+from harness.model_spec import BetaVAESpec, CiteVAESpec, PerturbedVAESpec
 from harness.trial import run_trial
 from harness.trial_result import read_result
-from harness.trial_spec import BetaVAESpec, CiteVAESpec, PerturbedVAESpec, SimulationData, TrainSpec, TrialSpec
+from harness.trial_spec import TrainSpec, TrialSpec
 
 DATA = SimulationData(preset="tiny")
 SMALL = {"latent_dim": 4, "hidden": 8}

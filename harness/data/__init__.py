@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.trial_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
+from harness.data_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
 
 if TYPE_CHECKING:
     from harness.data.batch import PerturbationData

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.trial_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
+from harness.data_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
 
 #: Raised by hand when a generator's or reader's output changes for the same fields.
 GENERATOR_VERSION = 1

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.data.batch import Mechanisms
 from harness.data.seeding import generator
-from harness.trial_spec import GeneratedData, LinearGaussianSpec
+from harness.data_spec import GeneratedData, LinearGaussianSpec
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from harness.data.batch import PerturbationData, Truth
 from harness.data.latent_process import Design, LatentSample, make_design, sample_process
 from harness.data.seeding import generator
-from harness.trial_spec import SimulationData
+from harness.data_spec import SimulationData
 
 
 def build(spec: SimulationData, fingerprint: str, cache_dir: Path) -> PerturbationData:

@@ -10,10 +10,12 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from harness.data_spec import AnyDataSpec
+from harness.model_spec import AnyModelSpec
 from harness.study.explain import Path, SpecError, all_fields, did_you_mean, dotted, explain, has_field, parts_in, shown
 from harness.study.matching import mismatch
 from harness.study.spec import StudySpec
-from harness.trial_spec import AnyDataSpec, AnyModelSpec, EvaluateSpec, TrainSpec
+from harness.trial_spec import EvaluateSpec, TrainSpec
 
 Setting = Mapping[str, Any]
 

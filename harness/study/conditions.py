@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.data_spec import AnyDataSpec
 from harness.study.data_stage import datasets
 from harness.study.plan import Plan, Point, plan, point_for
 from harness.study.spec import StudySpec
-from harness.trial_spec import AnyDataSpec
 
 
 def conditions_of(study: StudySpec, root: Path) -> str:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.data_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
 from harness.errors import UserError
 from harness.study.executors import Executor, Job
 from harness.study.folder import StudyFolder, read_json
 from harness.study.job import LOAD, BuildData, imported
 from harness.study.plan import PlannedTrial
-from harness.trial_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
 
 
 def cache_of(data: AnyDataSpec, cache_dir: Path) -> Path:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.data_spec import Causal3DIdentData
 from harness.study.data_stage import cache_of, check_files, needs_building
 from harness.study.driver import Runner, executor_for
 from harness.study.folder import StudyFolder
@@ -22,7 +23,7 @@ from harness.study.mlflow_store import check_uri
 from harness.study.plan import PlannedTrial, Point, Preview, plan, point_for
 from harness.study.progress import clock_words
 from harness.study.spec import AxisSpec, StudySpec
-from harness.trial_spec import Causal3DIdentData, TrialSpec
+from harness.trial_spec import TrialSpec
 
 #: Epochs of a warm-up: the first compiles and allocates, the others are timed.
 WARM_EPOCHS = 3

@@ -148,7 +148,7 @@ class BuildData:
     def __call__(self) -> None:
         from pydantic import TypeAdapter
 
-        from harness.trial_spec import AnyDataSpec
+        from harness.data_spec import AnyDataSpec
 
         spec: Any = TypeAdapter(AnyDataSpec).validate_json(self.data, strict=False)
         begun = time.time()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.trial_spec import AnyDataSpec, AnyModelSpec, Causal3DIdentData, CausalModelSpec, PerturbseqData
+from harness.data_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
+from harness.model_spec import AnyModelSpec, CausalModelSpec
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.data_spec import AnyDataSpec
 from harness.errors import UserError
 from harness.study.axes import Parts, Setting, build, check_alone, model_kinds, model_labels, target, targets, worded
 from harness.study.explain import Path, SpecError, did_you_mean
 from harness.study.spec import AxisSpec, StudySpec
-from harness.trial_spec import AnyDataSpec, TrialSpec
+from harness.trial_spec import TrialSpec
 
 #: Name of the axis over ``models``, in a point's setting and in ``expect.axis``.
 MODEL_AXIS = "model"

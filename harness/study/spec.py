@@ -15,7 +15,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
 
-from harness.trial_spec import AnyDataSpec, AnyModelSpec, EvaluateSpec, Part, TrainSpec
+from harness.data_spec import AnyDataSpec
+from harness.model_spec import AnyModelSpec
+from harness.spec_part import Part
+from harness.trial_spec import EvaluateSpec, TrainSpec
 
 Scalar = bool | int | float | str | None
 Lines = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list is no tuple, which strict mode would insist on

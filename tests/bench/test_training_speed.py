@@ -8,10 +8,12 @@ import torch
 from harness.data.fingerprint import fingerprint
 from harness.data.seeding import generator
 from harness.data.simulation import build
+from harness.data_spec import SimulationData
+from harness.model_spec import BetaVAESpec, CiteVAESpec, PerturbedVAESpec
 from harness.models import build_model
 from harness.training.loop import Trainer, TrainingFiles
 from harness.training.pairing import Pairing
-from harness.trial_spec import BetaVAESpec, CiteVAESpec, PerturbedVAESpec, SimulationData, TrainSpec
+from harness.trial_spec import TrainSpec
 
 NETWORK = {"latent_dim": 11, "input_pca": 11}
 MODELS = {

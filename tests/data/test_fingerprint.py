@@ -7,8 +7,8 @@ import pytest
 
 from harness.data.fingerprint import fingerprint
 from harness.data.seeding import derive
+from harness.data_spec import Causal3DIdentData, PerturbseqData, SimulationData
 from harness.errors import UserError
-from harness.trial_spec import Causal3DIdentData, PerturbseqData, SimulationData
 
 anndata = pytest.importorskip("anndata")
 

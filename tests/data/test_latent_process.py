@@ -7,7 +7,7 @@ import torch
 
 from harness.data.latent_process import draw_mechanisms, make_design, mechanisms_of, sample_process
 from harness.data.simulation import build, mix
-from harness.trial_spec import LinearGaussianSpec, SimulationData
+from harness.data_spec import LinearGaussianSpec, SimulationData
 
 NAMES = ("a", "b", "c")
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from harness.model_spec import BetaVAESpec, CiteVAESpec, PerturbedVAESpec
 from harness.models import build_model
 from harness.models.gaussian import Gaussian, mmd, negative_log_likelihood
-from harness.trial_spec import BetaVAESpec, CiteVAESpec, PerturbedVAESpec
 
 TARGETS = torch.eye(3, dtype=torch.bool)
 

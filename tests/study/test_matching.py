@@ -1,13 +1,14 @@
 import pytest
 
 from harness.data import load
+from harness.data_spec import Causal3DIdentData, PerturbseqData
+from harness.data_spec import SimulationData as Simulation
+from harness.model_spec import BetaVAESpec, PerturbedVAESpec
 from harness.models import build_model
 from harness.study.load import load_study
 from harness.study.matching import mismatch
 from harness.study.plan import check
 from harness.training.pairing import Pairing
-from harness.trial_spec import BetaVAESpec, Causal3DIdentData, PerturbedVAESpec, PerturbseqData
-from harness.trial_spec import SimulationData as Simulation
 
 STEPS = {"kind": "linear_gaussian", "responsive": 2, "invariant": 2, "steps": 2, "lagged": "diagonal"}
 REFUSED = [

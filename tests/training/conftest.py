@@ -6,7 +6,7 @@ import pytest
 
 from harness.data.fingerprint import fingerprint
 from harness.data.simulation import build
-from harness.trial_spec import SimulationData
+from harness.data_spec import SimulationData
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,11 @@ import torch
 
 from harness.data.seeding import generator
 from harness.errors import TrialFailure, TrialStopped
+from harness.model_spec import PerturbedVAESpec
 from harness.models import build_model
 from harness.training.loop import Trainer, TrainingFiles
 from harness.training.pairing import Pairing
-from harness.trial_spec import PerturbedVAESpec, TrainSpec
+from harness.trial_spec import TrainSpec
 
 MODEL = PerturbedVAESpec(latent_dim=4, responsive_dim=2, hidden=8, mechanisms="targeted")
 

@@ -8,9 +8,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from harness.data.simulation import build
+from harness.data_spec import LinearGaussianSpec, SimulationData
 from harness.errors import UserError
 from harness.training.pairing import Pairing
-from harness.trial_spec import LinearGaussianSpec, SimulationData
 
 
 def test_true_pairs_are_the_datas_own(data):

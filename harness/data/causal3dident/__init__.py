@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.trial_spec import Causal3DIdentData
+from harness.data_spec import Causal3DIdentData
 
 if TYPE_CHECKING:
     from harness.data.batch import PerturbationData

@@ -21,7 +21,7 @@ from harness.data.causal3dident.scene import COLUMNS
 from harness.data.causal3dident.squash import Squash
 from harness.data.latent_process import Design, make_design, sample_process
 from harness.data.seeding import derive
-from harness.trial_spec import Causal3DIdentData, LinearGaussianSpec
+from harness.data_spec import Causal3DIdentData, LinearGaussianSpec
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

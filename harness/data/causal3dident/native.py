@@ -17,8 +17,8 @@ from scipy.special import ndtr, ndtri
 from harness.data.causal3dident.scene import COLUMNS
 from harness.data.latent_process import Design
 from harness.data.seeding import derive
+from harness.data_spec import OBJECT_LATENTS, SCENE_LATENTS, Causal3DIdentData, NativeSpec
 from harness.errors import UserError
-from harness.trial_spec import OBJECT_LATENTS, SCENE_LATENTS, Causal3DIdentData, NativeSpec
 
 Floats = NDArray[np.float64]
 Classes = NDArray[np.int64]

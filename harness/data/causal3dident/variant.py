@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.data.causal3dident.meshes import mesh_files
 from harness.data.causal3dident.release import release_digest
+from harness.data_spec import Causal3DIdentData
 from harness.errors import UserError
-from harness.trial_spec import Causal3DIdentData
 
 #: Raised by hand when a change of ours alters pixels of the same latents.
 RENDERER_VERSION = 1

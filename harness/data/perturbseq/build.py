@@ -18,8 +18,8 @@ from harness.data.perturbseq.labels import CONTROL, Labels, members_of, read_lab
 from harness.data.perturbseq.reader import CellFile, Expression, expression_matrix, read_expression
 from harness.data.perturbseq.simulator import design_of, simulate
 from harness.data.perturbseq.splits import TEST_SHARE, Assignment, Rows, draw_controls, singles_to_doubles
+from harness.data_spec import PerturbseqData
 from harness.errors import UserError
-from harness.trial_spec import PerturbseqData
 
 log = logging.getLogger(__name__)
 

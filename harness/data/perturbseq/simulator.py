@@ -22,7 +22,7 @@ from torch import Tensor
 from harness.data.latent_process import Design, make_design, sample_process
 from harness.data.perturbseq.labels import CONTROL, canonical
 from harness.data.seeding import derive
-from harness.trial_spec import PerturbseqData
+from harness.data_spec import PerturbseqData
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,8 +13,8 @@ from harness.data.causal3dident.native import (
 )
 from harness.data.causal3dident.scene import COLUMNS
 from harness.data.latent_process import make_design
+from harness.data_spec import Causal3DIdentData, NativeSpec
 from harness.errors import UserError
-from harness.trial_spec import Causal3DIdentData, NativeSpec
 
 COLUMN = {name: k for k, name in enumerate(COLUMNS)}
 

@@ -10,8 +10,8 @@ from scipy import sparse
 from harness.data import load
 from harness.data.perturbseq import describe, reader
 from harness.data.perturbseq.values import log_normalise, what_holds
+from harness.data_spec import PerturbseqData
 from harness.errors import UserError
-from harness.trial_spec import PerturbseqData
 
 GENES = 12
 CELLS = 30  # of each condition

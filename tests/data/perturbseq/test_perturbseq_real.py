@@ -10,7 +10,7 @@ from harness.data import load
 from harness.data.perturbseq import describe
 from harness.data.perturbseq.reader import CellFile
 from harness.data.perturbseq.values import what_holds
-from harness.trial_spec import PerturbseqData
+from harness.data_spec import PerturbseqData
 
 FOLDER = os.environ.get("HARNESS_REAL_DATA")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="HARNESS_REAL_DATA (folder of norman19_subset.h5ad) is not set")

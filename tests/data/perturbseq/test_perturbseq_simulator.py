@@ -14,8 +14,8 @@ from harness.data.perturbseq.simulator import (
     negative_binomial,
     simulate,
 )
+from harness.data_spec import LinearGaussianSpec, PerturbseqData
 from harness.errors import UserError
-from harness.trial_spec import LinearGaussianSpec, PerturbseqData
 
 
 def small(**options):

@@ -1,0 +1,109 @@
+"""Models as a study file describes them; a leaf, which imports nothing of the project but the base of all parts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from harness.spec_part import Part
+
+
+def _pairing_word(value: object) -> object:
+    """YAML reads ``pairing: true`` as a boolean and ``none`` as a word; both are words here."""
+    return {True: "true", None: "none"}.get(value, value) if value is True or value is None else value
+
+
+Pairing = Annotated[Literal["auto", "true", "random", "ot", "none"], BeforeValidator(_pairing_word)]
+
+
+class AlignmentSpec(Part):
+    """Penalty that keeps the invariant block the same in a perturbed cell and its control."""
+
+    weight: float = Field(100.0, ge=0, description="α; scales with the likelihood's precision")
+    kind: Literal["mean", "mmd"] = Field("mean", description="pair by pair, or between distributions")
+
+
+class ModelSpec(Part):
+    """Fields every latent model has."""
+
+    latent_dim: int = Field(11, ge=1, le=4096, description="size of the latent space, d_v + d_i")
+    network: Literal["auto", "mlp", "conv"] = Field("auto", description="auto: conv for images without input_pca")
+    hidden: int = Field(128, ge=1, description="units of a hidden layer (mlp) or channels of the first (conv)")
+    layers: int = Field(2, ge=1, le=16, description="hidden layers of encoder and decoder")
+    input_pca: int | None = Field(None, ge=1, description="reduce inputs to this many principal components (mlp)")
+    input_whiten: bool = Field(
+        True, description="scale each component to unit variance; false keeps their proportions, for curved data"
+    )
+    likelihood_variance: float = Field(0.01, gt=0, description="fixed, on standardised or whitened inputs")
+    kl_warmup: float = Field(0.1, ge=0, le=1, description="fraction of the epochs with a rising KL weight")
+
+    @model_validator(mode="after")
+    def _pca_needs_mlp(self) -> ModelSpec:
+        if self.input_pca is not None and self.network == "conv":
+            raise ValueError("input_pca needs network: mlp (a convolution has no pixels left to work on)")
+        return self
+
+
+class CausalModelSpec(ModelSpec):
+    """Fields of the models with a responsive and an invariant block."""
+
+    responsive_dim: int | float = Field(4, description="d_v: an integer, or a fraction of latent_dim")
+    mechanisms: Literal["free", "targeted"] = Field("free", description="how mechanisms depend on u")
+    posterior: Literal["unmixed", "noise"] = Field(
+        "unmixed", description="unmixed: rotation on the side of the prior; noise: as published"
+    )
+    sparsity: float = Field(0.0, ge=0, description="weight of the L1 penalty on graph and perturbation effects")
+    kl_responsive: float = Field(1.0, ge=0)
+    kl_invariant: float = Field(1.0, ge=0)
+    alignment: AlignmentSpec = AlignmentSpec()
+    pairing: Pairing = Field("auto", description="auto: true pairs where the data have them, else random")
+
+    @property
+    def d_v(self) -> int:
+        """Size of the responsive block."""
+        if isinstance(self.responsive_dim, int):
+            return self.responsive_dim
+        return max(1, round(self.responsive_dim * self.latent_dim))
+
+    @property
+    def d_i(self) -> int:
+        """Size of the invariant block."""
+        return self.latent_dim - self.d_v
+
+    @model_validator(mode="after")
+    def _both_blocks_exist(self) -> CausalModelSpec:
+        if isinstance(self.responsive_dim, float) and not 0 < self.responsive_dim < 1:
+            raise ValueError("responsive_dim as a fraction lies strictly between 0 and 1")
+        if not 1 <= self.d_v < self.latent_dim:
+            raise ValueError(f"responsive_dim {self.responsive_dim} leaves no room in latent_dim {self.latent_dim}")
+        return self
+
+
+class PerturbedVAESpec(CausalModelSpec):
+    """PerturbedVAE: one snapshot under u, paired with a control."""
+
+    kind: Literal["perturbed_vae"] = "perturbed_vae"
+
+
+class CiteVAESpec(CausalModelSpec):
+    """CITE-VAE: a trajectory under u; a snapshot is two frames, control then perturbed."""
+
+    kind: Literal["cite_vae"] = "cite_vae"
+    lagged: Literal["diagonal", "dense"] = Field("diagonal", description="form of the lagged matrix B")
+
+    @model_validator(mode="after")
+    def _needs_a_first_frame(self) -> CiteVAESpec:
+        if self.pairing == "none":
+            raise ValueError("cite_vae starts from a control frame: pairing: none is not possible, random is")
+        return self
+
+
+class BetaVAESpec(ModelSpec):
+    """β-VAE without u: the control that must fail to identify."""
+
+    kind: Literal["beta_vae"] = "beta_vae"
+    kl: float = Field(1.0, ge=0, description="weight of the KL term")
+
+
+AnyModelSpec = Annotated[PerturbedVAESpec | CiteVAESpec | BetaVAESpec, Field(discriminator="kind")]
