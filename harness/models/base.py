@@ -95,6 +95,19 @@ class LatentModel(nn.Module, ABC):
         """Parameters of the structural layer, which learn at a rate of their own."""
         return []
 
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Schedules that follow the epoch; called before each, also when training resumes.
+
+        What a schedule sets and a loss or a prediction reads belongs in a buffer, so that it is kept with the weights.
+
+        Parameters
+        ----------
+        epoch
+            The epoch that begins, from 1.
+        epochs
+            Epochs training is planned for.
+        """
+
     @abstractmethod
     def loss(self, frames: Tensor, u: Tensor, kl_weight: float, generator: torch.Generator | None) -> Loss:
         """Objective of a batch.

@@ -159,6 +159,7 @@ class Trainer:
 
     def _train_epoch(self) -> dict[str, float]:
         self.model.train()
+        self.model.begin_epoch(self.epoch, self.spec.epochs)
         self._set_rates()
         random = generator(self.seed, "batches", self.epoch)
         noise = generator(self.seed, "noise", self.epoch, device=self.device)

@@ -127,3 +127,20 @@ def test_kl_weight_warms_up_linearly(data, tmp_path):
     trainer = _trainer(data, tmp_path / "t", epochs=8)
     trainer.run()
     assert [metrics["train/kl_weight"] for _, metrics in _curve(tmp_path / "t")][:3] == [0.5, 1.0, 1.0]
+
+
+def test_each_epoch_is_announced_to_the_model_once_also_after_a_resumption(data, tmp_path):
+    heard = []
+
+    def announced(trainer):
+        trainer.model.begin_epoch = lambda epoch, epochs: heard.append((epoch, epochs))
+        return trainer
+
+    def die(epoch):
+        if epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        announced(_trainer(data, tmp_path / "t", checkpoint_seconds=0)).run(die)
+    announced(_trainer(data, tmp_path / "t")).run()
+    assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
