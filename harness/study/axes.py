@@ -19,6 +19,9 @@ from harness.trial_spec import EvaluateSpec, TrainSpec
 
 Setting = Mapping[str, Any]
 
+#: Name of the axis over ``models``, in a point's setting and in ``expect.axis``.
+MODEL_AXIS = "model"
+
 
 def _by_kind(union: object) -> dict[str, type[BaseModel]]:
     return {str(part.model_fields["kind"].default): part for part in parts_in(get_args(union)[0])}
@@ -84,6 +87,11 @@ def model_labels(study: StudySpec) -> tuple[str, ...]:
             raise SpecError(("models", number), f"models.{number} repeats models.{first}; remove one of the two")
         labels.append(label)
     return tuple(labels)
+
+
+def kind_of_label(label: str) -> str:
+    """The kind with which a model's label begins."""
+    return label.partition(" ")[0]
 
 
 def worded(value: object) -> str:

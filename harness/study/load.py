@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from harness.errors import UserError
 from harness.study import explain, yaml12
-from harness.study.explain import SpecError, dotted, shown
+from harness.study.axes import MODEL_KINDS
+from harness.study.explain import SpecError, did_you_mean, dotted, shown
 from harness.study.plan import check
 from harness.study.spec import ProfileSpec, StudySpec
 
@@ -36,6 +37,22 @@ _DOTTED_KEYS = (("grid",), ("search", "space"))
 _AXIS_FIELDS = ("low", "high", "log", "step", "choices")
 #: Keys that say which study a file is, and so are not inherited.
 _OWN = ("name", "description")
+#: Key of the fields that every entry of ``models`` starts from, as far as its kind has them.
+EVERY_MODEL = "every_model"
+
+
+@dataclass(frozen=True)
+class Override:
+    """One change to a study file.
+
+    Attributes
+    ----------
+    text : ``dotted.key=value``, the value in YAML.
+    said : what the user wrote, for what is wrong with it.
+    """
+
+    text: str
+    said: str
 
 
 @dataclass
@@ -53,7 +70,7 @@ class _Draft:
         return None
 
 
-def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
+def load_study(path: Path, overrides: Sequence[str | Override] = ()) -> StudySpec:
     """Read, complete and check a study file.
 
     Parameters
@@ -61,7 +78,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     path
         The YAML file. Where it gives no ``name``, the file's own is taken.
     overrides
-        ``dotted.key=value`` each, the value in YAML; they come last.
+        Each as ``--set`` has it, ``dotted.key=value`` with the value in YAML; they come last.
 
     Returns
     -------
@@ -77,8 +94,9 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     if draft.values.get("name") is None:
         draft.values["name"] = path.stem
     for override in overrides:
-        _override(draft, override)
+        _override(draft, override if isinstance(override, Override) else Override(override, f"--set {override}"))
     try:
+        _spread(draft)
         _check_paths(draft)
         study = _validated(draft.values)
         check(study)
@@ -205,6 +223,36 @@ def _merge(below: dict[str, Any], above: dict[str, Any], path: explain.Path = ()
     return merged
 
 
+def _spread(draft: _Draft) -> None:
+    """Give each entry of ``models`` the fields of ``every_model`` that its kind has and it does not set itself."""
+    shared = draft.values.pop(EVERY_MODEL, None)
+    if shared is None:
+        return
+    if not isinstance(shared, dict):
+        raise SpecError((EVERY_MODEL,), f"{EVERY_MODEL} is {shown(shared)}, but must be a mapping of model fields")
+    models = draft.values.get("models")
+    entries = [entry for entry in models if isinstance(entry, dict)] if isinstance(models, list) else []
+    kinds = {kind for entry in entries if isinstance(kind := entry.get("kind"), str) and kind in MODEL_KINDS}
+    known = dict.fromkeys(field for kind in kinds for field in MODEL_KINDS[kind].model_fields if field != "kind")
+    for field_name, value in shared.items():
+        if field_name not in known:
+            raise SpecError(
+                (EVERY_MODEL, field_name),
+                f"{EVERY_MODEL}.{field_name} is a field of no model listed{did_you_mean(field_name, known)}",
+            )
+        origin = draft.origin((EVERY_MODEL, field_name))
+        for number, entry in enumerate(models if isinstance(models, list) else ()):
+            kind = entry.get("kind") if isinstance(entry, dict) else None
+            if kind not in kinds or field_name not in MODEL_KINDS[kind].model_fields:
+                continue
+            own = entry.get(field_name)
+            if field_name not in entry:
+                entry[field_name] = copy.deepcopy(value)
+                draft.origins[("models", number, field_name)] = origin or EVERY_MODEL
+            elif isinstance(own, dict) and isinstance(value, dict):
+                entry[field_name] = _merge(value, own)
+
+
 # -------------------------------------------------------------------------------------------------- paths
 
 
@@ -256,10 +304,10 @@ def _check_paths(draft: _Draft) -> None:
 # -------------------------------------------------------------------------------------------------- --set
 
 
-def _override(draft: _Draft, text: str) -> None:
-    """Work one ``--set dotted.key=value`` in."""
-    key, equals, written = text.partition("=")
-    name = f"--set {text}"
+def _override(draft: _Draft, override: Override) -> None:
+    """Work one ``dotted.key=value`` in."""
+    key, equals, written = override.text.partition("=")
+    name = override.said
     if not equals or not key.strip():
         raise UserError(f"{name} has no value; write --set key=value, e.g. --set train.epochs=5")
     if not all(key.strip().split(".")):

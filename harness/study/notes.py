@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from harness.study.records import FINISHED, MODEL, AxisValue, Record, Records
-from harness.study.statistics import above_untrained
+from harness.study.expectation import Expectation
+from harness.study.records import FINISHED, Record, Records
 from harness.study.tables import (
     FLOOR,
     MCC,
@@ -15,29 +14,13 @@ from harness.study.tables import (
     NOT_BETTER_THAN_BASELINE,
     WARNED,
     Table,
-    axis_text,
     model_text,
     trial_text,
 )
+from harness.study.verdicts import RULE, Verdict, summary
 
 #: Longest list of names in a sentence; the rest are counted.
 MOST_NAMES = 8
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """A study's prediction: for which values of an axis the truth is identified.
-
-    Attributes
-    ----------
-    axis : the axis of the grid.
-    statement : the prediction as the user wrote it.
-    identifies : axis value -> predicted to identify.
-    """
-
-    axis: str
-    statement: str
-    identifies: Mapping[AxisValue, bool]
 
 
 def notes(
@@ -46,6 +29,7 @@ def notes(
     *,
     oracle_selection: bool = False,
     expectation: Expectation | None = None,
+    verdicts: Sequence[Verdict] = (),
     most: int = MOST_NAMES,
 ) -> list[str]:
     """Footnotes of a study's tables, in reading order.
@@ -59,7 +43,9 @@ def notes(
     oracle_selection
         The study selected on truth or test scores.
     expectation
-        The study's prediction, to stand beside what was measured.
+        The study's prediction.
+    verdicts
+        What became of it, cell by cell.
     most
         Longest list of names in one sentence.
     """
@@ -67,7 +53,7 @@ def notes(
     if oracle_selection:
         lines.append("ORACLE SELECTION: this study selects on truth or test scores; its best cells are optimistic.")
     if expectation is not None:
-        lines += _expectation_notes(records, expectation)
+        lines += _expectation_notes(expectation, verdicts)
     lines += _unfinished_notes(records, most)
     lines += _warning_notes(records, most)
     lines += _excluded_notes(records, most)
@@ -116,28 +102,8 @@ def _mark_notes(made: Sequence[Table], records: Records) -> list[str]:
     return lines
 
 
-def _expectation_notes(records: Records, expectation: Expectation) -> list[str]:
-    lines = [f"Predicted: {expectation.statement}."]
-    for value in records.axis_values(expectation.axis):
-        group = records.on(expectation.axis, value)
-        for model in group.models:
-            lines.append(_measured(group.where(model=model), expectation, value, model))
-    return lines
-
-
-def _measured(group: Records, expectation: Expectation, value: AxisValue, model: str) -> str:
-    predicted = expectation.identifies.get(value)
-    words = {True: "identified", False: "not identified", None: "nothing"}
-    score, untrained = group.estimate(MCC), group.estimate(f"{MCC}_untrained")
-    name = model_text(model)
-    place = name if expectation.axis == MODEL else f"{name} at {expectation.axis} = {axis_text(value)}"
-    where = f"  {place}: predicted {words[predicted]}; measured"
-    if score is None:
-        return f"{where} nothing yet."
-    if untrained is None:
-        return f"{where} MCC {score.mean:.2f}, without an untrained encoder to compare with."
-    side = "above" if above_untrained(score, untrained) else "not above"
-    return f"{where} MCC {score.mean:.2f}, {side} the untrained encoder's interval (mean {untrained.mean:.2f})."
+def _expectation_notes(expectation: Expectation, verdicts: Sequence[Verdict]) -> list[str]:
+    return [f"Predicted: {expectation.statement}.", RULE, summary(verdicts)]
 
 
 def _unfinished_notes(records: Records, most: int) -> list[str]:

@@ -9,13 +9,22 @@ from typing import Any
 
 from harness.data_spec import AnyDataSpec
 from harness.errors import UserError
-from harness.study.axes import Parts, Setting, build, check_alone, model_kinds, model_labels, target, targets, worded
+from harness.study.axes import (
+    MODEL_AXIS,
+    Parts,
+    Setting,
+    build,
+    check_alone,
+    model_kinds,
+    model_labels,
+    target,
+    targets,
+    worded,
+)
+from harness.study.expectation import check_expectation
 from harness.study.explain import Path, SpecError, did_you_mean
 from harness.study.spec import AxisSpec, StudySpec
 from harness.trial_spec import TrialSpec
-
-#: Name of the axis over ``models``, in a point's setting and in ``expect.axis``.
-MODEL_AXIS = "model"
 
 Fingerprint = Callable[[AnyDataSpec], str]
 
@@ -176,6 +185,7 @@ def check(study: StudySpec) -> None:
         _check_cell(study, cell)
     if study.search is not None:
         _check_search(study)
+    check_expectation(study)
 
 
 def _check_cell(study: StudySpec, cell: _Cell) -> None:

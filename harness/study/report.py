@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.study.across_seeds import Agreement, agreements
 from harness.study.axes import worded
+from harness.study.axis_figure import axis_figure
+from harness.study.expectation import expectation_of
 from harness.study.figures import headline, heatmap
 from harness.study.folder import StudyFolder, TrialFolder, TrialState, write_atomic
 from harness.study.latents_figure import latents_figure
-from harness.study.notes import MOST_NAMES, Expectation, notes
+from harness.study.notes import MOST_NAMES, notes
 from harness.study.page import Picture, page
-from harness.study.plan import MODEL_AXIS, Plan, PlannedTrial, Point
+from harness.study.plan import Plan, PlannedTrial, Point
 from harness.study.records import AxisValue, Record, Records
-from harness.study.spec import ExpectSpec, ObjectiveSpec, StudySpec
+from harness.study.spec import ObjectiveSpec, StudySpec
 from harness.study.statistics import Estimate
-from harness.study.tables import MCC_ACROSS_SEEDS, model_text, tables, trial_text, without
+from harness.study.tables import MCC_ACROSS_SEEDS, axis_title, model_text, tables, trial_text, without
+from harness.study.verdicts import Verdict, verdict_table, verdicts, verdicts_csv
 from harness.study.written import markdown, table_csv, terminal, trials_csv
 
 #: Cells of a search that a terminal or page shows, best first; the files hold all.
@@ -36,12 +39,16 @@ class Report:
     heatmap : the heat map's PNG; None where nothing is finished.
     files : every file written, the page first.
     agreements : how far the seeds of each cell agree, where they can be compared.
+    verdicts : whether the study's prediction and what was measured agree, cell by cell.
+    axis : the PNG of the scores over the axis of the prediction; None without one.
     """
 
     text: str
     heatmap: Path | None
     files: tuple[Path, ...]
     agreements: tuple[Agreement, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    axis: Path | None = None
 
 
 def write_report(
@@ -88,11 +95,21 @@ def write_report(
     if study.search is not None:
         records = ranked(records, study.objective[0])
     shown = _first_cells(records, MOST_CELLS) if study.search is not None else records
-    wide, narrow = tables(shown), tables(shown, combined=False)
-    expectation = _expectation(study.expect, records)
+    every_score, wide, narrow = tables(shown, detailed=True), tables(shown), tables(shown, combined=False)
+    expectation = expectation_of(study)
+    judged = () if expectation is None else tuple(verdicts(records, expectation))
+    cells = {record.cell for record in shown}
+    verdict = [verdict_table([one for one in judged if one.cell in cells])] if judged else []
 
     def footnotes(most: int) -> list[str]:
-        lines = notes(records, wide, oracle_selection=study.oracle_selection, expectation=expectation, most=most)
+        lines = notes(
+            records,
+            wide,
+            oracle_selection=study.oracle_selection,
+            expectation=expectation,
+            verdicts=judged,
+            most=most,
+        )
         if len(shown) < len(records):
             lines.insert(0, f"The best {MOST_CELLS} cells by {study.objective[0].metric}; table.csv holds all.")
         return lines
@@ -103,16 +120,23 @@ def write_report(
     written = {
         out / "table.csv": table_csv(records),
         out / "trials.csv": trials_csv(records),
-        out / "table.md": markdown(heading, wide, every),
+        out / "table.md": markdown(heading, [*every_score, *verdict], every),
     }
+    if judged:
+        written[out / "verdicts.csv"] = verdicts_csv(judged)
     for path, content in written.items():
         write_atomic(path, content)
     pictures = _pictures(folder, study, records)
-    write_atomic(out / "index.html", page(study.name, _lead(study, records), wide, every, pictures))
-    layouts = [wide, narrow, without(narrow, MCC_ACROSS_SEEDS)]
+    drawn = axis_figure(records, judged, out / "axis.png", title=study.name) if judged else None
+    if drawn is not None:
+        pictures.insert(0, Picture("Prediction and measurement", drawn, _axis_words(judged)))
+    html = page(study.name, _lead(study, records), [*every_score, *verdict], every, pictures)
+    write_atomic(out / "index.html", html)
+    layouts = [[*made, *verdict] for made in (every_score, wide, narrow, without(narrow, MCC_ACROSS_SEEDS))]
     text = terminal([heading, _counts(records)], layouts, footnotes(MOST_NAMES), width=width, colour=colour)
     map_path = next((one.path for one in pictures if one.path.name == "heatmap.png"), None)
-    return Report(text, map_path, (out / "index.html", *written, *(one.path for one in pictures)), agreed)
+    files = (out / "index.html", *written, *(one.path for one in pictures))
+    return Report(text, map_path, files, agreed, judged, drawn)
 
 
 # ---------------------------------------------------------------------------------------------- records
@@ -193,18 +217,6 @@ def _first_cells(records: Records, most: int) -> Records:
     return Records(record for cell in cells for record in cell)
 
 
-def _expectation(expect: ExpectSpec | None, records: Records) -> Expectation | None:
-    if expect is None:
-        return None
-    where = expect.identifies_where
-    words = where if isinstance(where, str) else f"in {', '.join(map(worded, where))}"
-    values = records.axis_values(expect.axis)
-    # A model's label may say more than its kind, which is what a study names.
-    asked = {value: str(value).split(" ")[0] if expect.axis == MODEL_AXIS else value for value in values}
-    predicted = {value: expect.predicts(value) or expect.predicts(asked[value]) for value in values}
-    return Expectation(expect.axis, f"the truth is identified where {expect.axis} {words}", predicted)
-
-
 # --------------------------------------------------------------------------------------- words, pictures
 
 
@@ -217,6 +229,10 @@ def _counts(records: Records) -> str:
 def _lead(study: StudySpec, records: Records) -> str:
     described = " ".join(study.description.split()).rstrip(".")
     return ". ".join(filter(None, (described, _counts(records)))) + "."
+
+
+def _axis_words(judged: Sequence[Verdict]) -> str:
+    return f"MCC over {axis_title(judged[0].axis)}, with the margins of the conditions that vary over it"
 
 
 def _pictures(folder: StudyFolder, study: StudySpec, records: Records) -> list[Picture]:

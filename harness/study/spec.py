@@ -201,30 +201,44 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
+Where = str | Annotated[tuple[Scalar, ...], Field(strict=False)]
+
+
+def predicts(where: Where, value: object) -> bool:
+    """Whether a value of an axis satisfies a comparison, or is in a list."""
+    if not isinstance(where, str):
+        return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in where)
+    match = _COMPARISON.fullmatch(where)
+    if match is None or not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return _OPERATORS[match[1]](value, float(match[2]))
+
+
 class ExpectSpec(Part):
-    """A study's prediction, stated before it runs: where on one axis the latents should be recovered."""
+    """A study's prediction, stated before it runs: where on one axis the latents should be recovered.
+
+    The prediction may differ between models: each key of a mapping then names one or more entries of ``models`` by
+    words of theirs (``targeted``, ``targeted learned``, ``cite_vae``, ``intervention=soft``), and, as ``key=value``,
+    settings of further grid axes. A control such as ``beta_vae`` is predicted never to identify.
+    """
 
     axis: str = Field(description="a grid key, or model")
-    identifies_where: str | Annotated[tuple[Scalar, ...], Field(strict=False)] = Field(
-        description='a comparison, ">= 4", or a list of values'
+    identifies_where: Where | dict[str, Where] = Field(
+        description='a comparison, ">= 4", or a list of values; or {words of a model: either of these}'
     )
 
     @model_validator(mode="after")
-    def _is_comparison(self) -> ExpectSpec:
-        where = self.identifies_where
-        if isinstance(where, str) and _COMPARISON.fullmatch(where) is None:
-            raise ValueError(f'identifies_where {where!r} is neither a comparison such as ">= 4" nor a list of values')
+    def _are_comparisons(self) -> ExpectSpec:
+        given = self.identifies_where
+        places = {"": given} if not isinstance(given, dict) else {f".{words}": each for words, each in given.items()}
+        for place, where in places.items():
+            if isinstance(where, str) and _COMPARISON.fullmatch(where) is None:
+                raise ValueError(
+                    f'identifies_where{place} {where!r} is neither a comparison such as ">= 4" nor a list of values'
+                )
+        if self.axis == "model" and isinstance(given, str | dict):
+            raise ValueError("identifies_where must be a list of models where axis is model, e.g. [perturbed_vae]")
         return self
-
-    def predicts(self, value: object) -> bool:
-        """Whether identification is expected at this value of the axis."""
-        where = self.identifies_where
-        if not isinstance(where, str):
-            return value in where
-        match = _COMPARISON.fullmatch(where)
-        if match is None or not isinstance(value, int | float):
-            return False
-        return _OPERATORS[match[1]](value, float(match[2]))
 
 
 # ------------------------------------------------------------------------------------------------ study
@@ -355,6 +369,7 @@ def json_schema() -> dict[str, Any]:
     properties["seeds"] = {**properties["seeds"], "type": ["integer", "array"], "minimum": 1}
     objectives = properties["objective"]
     properties["objective"] = {"anyOf": [objectives["items"], objectives], "default": objectives["default"]}
+    properties["every_model"] = {"type": "object", "description": "fields that every entry of models starts from"}
     properties["base"] = {"type": "string", "description": "study file to inherit from, relative to this one"}
     schema.pop("required", None)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"

@@ -19,7 +19,12 @@ WARNED = "*"
 FLOOR = "floor"
 
 #: How model kinds are written in prose.
-PRETTY = {"perturbed_vae": "PerturbedVAE", "cite_vae": "CITE-VAE", "beta_vae": "β-VAE"}
+PRETTY = {
+    "perturbed_vae": "PerturbedVAE",
+    "cite_vae": "CITE-VAE",
+    "beta_vae": "β-VAE",
+    "discrepancy_vae": "Discrepancy-VAE",
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,13 @@ IDENTIFIABILITY = (
     Column(MCC_ACROSS_SEEDS, "MCC between seeds"),
     Column("identifiability/r2_responsive", "R² responsive", "higher"),
     Column("identifiability/r2_invariant", "R² invariant", "higher"),
+)
+#: Scores that stand beside those where there is room.
+DETAILS = (
+    Column("identifiability/graph_f1", "graph F1", "higher"),
+    Column("identifiability/graph_shd", "graph SHD", "lower", 1),
+    Column("identifiability/target_accuracy", "target accuracy", "higher"),
+    Column("identifiability/restart_agreement", "restart agreement"),
 )
 OOD = (
     Column("rmse_relative", "RMSE rel.", "lower", 3),
@@ -160,7 +172,12 @@ def axis_title(axis: str) -> str:
     return axis.removeprefix("models.").replace("_", " ").replace(".", " ")
 
 
-def tables(records: Records, *, combined: bool = True) -> list[Table]:
+def short_title(axis: str) -> str:
+    """An axis where it is clear that it is one of the study's: without the part it belongs to."""
+    return axis_title(axis.removeprefix("data.").removeprefix("process."))
+
+
+def tables(records: Records, *, combined: bool = True, detailed: bool = False) -> list[Table]:
     """Every table of a study, those without a score left out.
 
     Parameters
@@ -169,6 +186,8 @@ def tables(records: Records, *, combined: bool = True) -> list[Table]:
         All of the study's records, unfinished ones included.
     combined
         Put identifiability and OOD scores side by side where there is a single OOD split.
+    detailed
+        With the graph's, the targets' and the restarts' scores too.
 
     Returns
     -------
@@ -176,7 +195,8 @@ def tables(records: Records, *, combined: bool = True) -> list[Table]:
         At least one; without any score, a table that lists the cells with the validation loss.
     """
     have = {column.metric for column in _known_columns(records) if records.estimate(column.metric)}
-    identifiability = tuple(column for column in IDENTIFIABILITY if column.metric in have)
+    scores = IDENTIFIABILITY + (DETAILS if detailed else ())
+    identifiability = tuple(column for column in scores if column.metric in have)
     splits = {split: tuple(c for c in ood_columns(split) if c.metric in have) for split in records.splits}
     splits = {split: columns for split, columns in splits.items() if columns}
     if combined and identifiability and len(splits) == 1:
@@ -209,7 +229,7 @@ def without(made: Sequence[Table], metric: str) -> list[Table]:
 
 
 def _known_columns(records: Records) -> list[Column]:
-    return [*IDENTIFIABILITY, *(column for split in records.splits for column in ood_columns(split))]
+    return [*IDENTIFIABILITY, *DETAILS, *(column for split in records.splits for column in ood_columns(split))]
 
 
 def _split_title(split: str) -> str:

@@ -78,14 +78,16 @@ def test_a_key_of_one_kind_leaves_the_others_alone():
 
 
 def test_the_grid_may_complete_a_model_that_is_impossible_alone():
-    points = planned(models=[{"kind": "perturbed_vae", "latent_dim": 4}], grid={"responsive_dim": [1, 2]}).points
+    points = planned(
+        models=[{"kind": "perturbed_vae", "mechanisms": "free", "latent_dim": 4}], grid={"responsive_dim": [1, 2]}
+    ).points
     assert [point.trials[0].spec.model.d_v for point in points] == [1, 2]
 
 
 def test_two_models_of_one_kind_are_named_by_what_differs():
-    models = [{"kind": "perturbed_vae", "hidden": 8}, {"kind": "perturbed_vae", "hidden": 8, "mechanisms": "targeted"}]
+    models = [{"kind": "perturbed_vae", "hidden": 8}, {"kind": "perturbed_vae", "hidden": 8, "mechanisms": "free"}]
     points = planned(models=models).points
-    assert [point.model for point in points] == ["perturbed_vae", "perturbed_vae · mechanisms=targeted"]
+    assert [point.model for point in points] == ["perturbed_vae", "perturbed_vae · mechanisms=free"]
 
 
 def test_without_grid_each_model_is_a_cell():

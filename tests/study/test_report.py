@@ -10,6 +10,7 @@ from harness.study.records import Records
 from harness.study.report import best_trials, ranked, read_records, write_report
 from harness.study.spec import ObjectiveSpec
 from harness.study.tables import tables
+from harness.study.verdicts import summary
 from harness.study.written import markdown, terminal
 
 
@@ -153,19 +154,25 @@ def test_expectation_and_oracle_reach_the_text(folder):
     )
     plan = planned(spec)
     fill(folder, plan.points)
-    text = write_report(folder, spec, plan, width=200).text
-    assert "ORACLE SELECTION" in text
-    assert "PerturbedVAE at sparsity = 0: predicted not identified; measured MCC" in text
-    assert "PerturbedVAE at sparsity = 0.01: predicted identified; measured MCC" in text
+    report = write_report(folder, spec, plan, width=200)
+    assert "ORACLE SELECTION" in report.text
+    assert summary(report.verdicts) in " ".join(report.text.split())
+    assert report.axis == folder.report / "axis.png"
+    assert report.axis in report.files
+    told = rows_of(folder.report / "verdicts.csv")
+    assert [row["verdict"] for row in told] == [one.agreement for one in report.verdicts]
+    assert [(row["value"], row["latent_dim"]) for row in told[:3]] == [("0", "6"), ("0", "8"), ("0.01", "6")]
+    for name in ("table.md", "index.html"):
+        assert "Prediction and measurement" in (folder.report / name).read_text()
 
 
 def test_expectation_over_models_names_kinds(folder):
     spec = study(expect={"axis": "model", "identifies_where": ["cite_vae"]})
     plan = planned(spec)
     fill(folder, plan.points)
-    text = write_report(folder, spec, plan, width=200).text
-    assert "PerturbedVAE: predicted not identified" in text
-    assert "CITE-VAE: predicted identified" in text
+    report = write_report(folder, spec, plan, width=200)
+    assert {(one.model, one.predicted) for one in report.verdicts} == {("perturbed_vae", False), ("cite_vae", True)}
+    assert "the truth is identified where model in cite_vae" in report.text
 
 
 def test_a_search_is_ranked_and_cut(folder):

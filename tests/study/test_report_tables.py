@@ -3,7 +3,7 @@ import math
 import pytest
 from report_samples import MCC, record
 
-from harness.study.notes import Expectation, notes
+from harness.study.notes import notes
 from harness.study.records import Records
 from harness.study.statistics import Estimate
 from harness.study.tables import Column, Score, axis_text, decimals_for, model_text, score_text, tables
@@ -138,18 +138,6 @@ def test_oracle_selection_is_marked():
     assert any(line.startswith("ORACLE SELECTION") for line in notes(Records([]), [], oracle_selection=True))
 
 
-def test_prediction_stands_beside_the_measurement():
-    records = Records([*cell("a", (0.9,) * 3, axes={"k": 1}), *cell("b", (0.96,) * 3, axes={"k": 4})])
-    lines = notes(
-        records, [], expectation=Expectation("k", "the truth is identified where k >= 4", {1: False, 4: True})
-    )
-    assert "Predicted: the truth is identified where k >= 4." in lines
-    (low,) = [line for line in lines if "k = 1" in line]
-    (high,) = [line for line in lines if "k = 4" in line]
-    assert "predicted not identified; measured MCC 0.90, not above" in low
-    assert "predicted identified; measured MCC 0.96, above" in high
-
-
 def test_one_seed_says_that_there_is_no_interval():
     records = Records([record(seed=7, metrics={MCC: 0.9})])
     assert notes(records, tables(records))[0] == "One finished seed a cell (seeds 7): no interval can be given."
@@ -191,3 +179,11 @@ def test_words():
     assert model_text("beta_vae") == "β-VAE"
     assert model_text("cite_vae lagged=dense") == "CITE-VAE lagged=dense"
     assert Column(MCC, "MCC").untrained == "identifiability/mcc_untrained"
+
+
+def test_scores_of_graph_targets_and_restarts_stand_where_details_are_asked_for():
+    metrics = {MCC: 0.9, "identifiability/graph_f1": 0.8, "identifiability/restart_agreement": 0.99}
+    records = Records([record(metrics=metrics)])
+    (plain,), (detailed,) = tables(records), tables(records, detailed=True)
+    assert [column.title for column in plain.columns] == ["MCC"]
+    assert [column.title for column in detailed.columns] == ["MCC", "graph F1", "restart agreement"]

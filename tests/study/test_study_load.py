@@ -340,3 +340,50 @@ def test_a_new_mapping_of_an_override_is_named_by_it(place):
 
 def test_a_count_of_seeds_has_a_limit(place):
     assert "is at most 10000" in refused(place, "seeds=10000000000000")
+
+
+# --------------------------------------------------------------------------------------------- every_model
+
+
+def test_every_model_starts_from_shared_fields(tmp_path):
+    path = write(
+        tmp_path,
+        "s.yaml",
+        """
+        every_model: {latent_dim: 11, responsive_dim: 4, alignment: {weight: 3, kind: mmd}}
+        models:
+          - {kind: perturbed_vae, mechanisms: free}
+          - {kind: perturbed_vae, latent_dim: 8, alignment: {weight: 5}}
+          - {kind: beta_vae}
+        data: {kind: simulation}
+        """,
+    )
+    free, own, control = load_study(path).models
+    assert (free["latent_dim"], free["alignment"]) == (11, {"weight": 3, "kind": "mmd"})
+    assert (own["latent_dim"], own["alignment"]) == (8, {"weight": 5, "kind": "mmd"})
+    assert control == {"kind": "beta_vae", "latent_dim": 11}
+
+
+def test_every_model_is_inherited_key_by_key(tmp_path):
+    write(tmp_path, "recipe.yaml", "every_model: {latent_dim: 11, responsive_dim: 4}\nmodels: [{kind: cite_vae}]\n")
+    path = write(tmp_path, "s.yaml", "base: recipe.yaml\nevery_model: {latent_dim: 12}\ndata: {kind: simulation}\n")
+    assert load_study(path).models == ({"kind": "cite_vae", "latent_dim": 12, "responsive_dim": 4},)
+    assert load_study(path, ["every_model.latent_dim=13"]).models[0]["latent_dim"] == 13
+    assert load_study(path, ["models.0.latent_dim=14"]).models[0]["latent_dim"] == 14
+
+
+@pytest.mark.parametrize(
+    ("shared", "said"),
+    [
+        ("{latnt_dim: 11}", "every_model.latnt_dim is a field of no model listed; did you mean latent_dim?"),
+        ("{kind: cite_vae}", "every_model.kind is a field of no model listed"),
+        ("[11]", "every_model is [11], but must be a mapping of model fields"),
+        ("{latent_dim: many}", "latent_dim"),
+    ],
+)
+def test_every_model_is_checked(tmp_path, shared, said):
+    text = f"models: [{{kind: beta_vae}}]\ndata: {{kind: simulation}}\nevery_model: {shared}\n"
+    with pytest.raises(UserError) as error:
+        load_study(write(tmp_path, "s.yaml", text))
+    assert said in str(error.value)
+    assert "line 3" in str(error.value)

@@ -3,7 +3,16 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from harness.study.spec import AxisSpec, ComputeSpec, ExpectSpec, ObjectiveSpec, ProfileSpec, StudySpec, json_schema
+from harness.study.spec import (
+    AxisSpec,
+    ComputeSpec,
+    ExpectSpec,
+    ObjectiveSpec,
+    ProfileSpec,
+    StudySpec,
+    json_schema,
+    predicts,
+)
 
 SMALL = {"name": "s", "models": [{"kind": "perturbed_vae"}], "data": {"kind": "simulation"}}
 
@@ -126,13 +135,30 @@ def test_names_that_are_no_safe_folder_are_refused(name):
     [(">= 4", 4, 3), ("<0.1", 0.01, 0.1), ("== 3", 3, 4), ((1, "a"), "a", 2), ("> 1e-3", 0.01, 0.0)],
 )
 def test_expectation_predicts(where, yes, no):
-    spec = ExpectSpec(axis="x", identifies_where=where)
-    assert spec.predicts(yes)
-    assert not spec.predicts(no)
+    assert ExpectSpec(axis="x", identifies_where=where).identifies_where == where
+    assert predicts(where, yes)
+    assert not predicts(where, no)
 
 
 def test_comparison_with_a_word_predicts_nothing():
-    assert not ExpectSpec(axis="x", identifies_where=">= 4").predicts("free")
+    assert not predicts(">= 4", "free")
+
+
+def test_true_is_no_number():
+    assert predicts((True,), True)
+    assert not predicts((True,), 1)
+    assert not predicts(">= 0", True)
+
+
+@pytest.mark.parametrize("where", ["about 4", {"targeted": "about 4"}])
+def test_an_expectation_is_a_comparison_or_a_list(where):
+    said = refused(grid={"sparsity": [0, 1]}, expect={"axis": "sparsity", "identifies_where": where})
+    assert "'about 4' is neither a comparison" in said
+
+
+@pytest.mark.parametrize("where", [">= 4", {"targeted": [1]}])
+def test_an_expectation_over_models_lists_models(where):
+    assert "must be a list of models" in refused(expect={"axis": "model", "identifies_where": where})
 
 
 def test_expectation_is_about_an_axis_of_the_study():
