@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ class Mechanisms:
     lagged : (e, d_v, d_v), B; zeros where the process has no time.
     mean : (e, d_v), μ_v.
     variance : (e, d_v), β_v > 0.
+    lagged_tanh : (e, d_v, d_v), weights of tanh z_v(before), taken of each latent; None where time acts linearly.
     """
 
     graph: Tensor
@@ -26,6 +29,13 @@ class Mechanisms:
     lagged: Tensor
     mean: Tensor
     variance: Tensor
+    lagged_tanh: Tensor | None = None
+
+    def select(self, environments: Sequence[int]) -> Mechanisms:
+        """Mechanisms of some environments, in the order given."""
+        chosen = list(environments)
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        return replace(self, **{name: value[chosen] for name, value in parts.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class Truth:
     periodic : names of latents that are angles and close on themselves.
     mechanisms : of control and each single perturbation, in the order of ``perturbations``; None where the
         process is not linear-Gaussian.
+    mixing : g, from latents (k, d_v + d_i), responsive first, to noiseless frames (k, features); the very function
+        that made the frames, differentiable in the latents. None where frames have no such function (images, counts).
     """
 
     responsive: Tensor
@@ -48,6 +60,7 @@ class Truth:
     invariant_names: tuple[str, ...]
     periodic: tuple[str, ...] = ()
     mechanisms: Mechanisms | None = None
+    mixing: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,10 +81,14 @@ class PerturbationData:
     perturbations : p names, the columns of ``u``.
     splits : name -> (k,) int64 rows. Always ``train``, ``validation`` and ``test`` (held-out cells of
         conditions seen in training), and one for each name in ``ood``. They are disjoint, and no frame
-        of ``validation``, ``test`` or an OOD split's perturbed frames is in ``train``.
+        of ``validation``, ``test`` or an OOD split's perturbed frames is in ``train``; but ``later``, where there is
+        one, holds rows of ``test`` again, for the sake of their last frames.
     ood : splits whose conditions are predicted, not seen; scored per condition.
-    pairs : column 0 of ``index`` holds true pairs (same invariant noise, or the same cell earlier); where
-        False it holds controls drawn at random within the split, which training may draw anew.
+    pairs : what column 0 of ``index`` holds. ``true``: a true pair (same invariant noise, or the same cell earlier);
+        ``random``: a control drawn at random within the split (for OOD splits, within ``test``), which training may
+        draw anew; ``none``: no control at all but the perturbed frame once more.
+    seen : frames of a row, the first, that training, validation and identifiability scores may use; the frames after
+        them are held-out times, which only OOD scores compare with. None: all of them.
     targets : (p, d_v) bool, the responsive latents each perturbation acts on; None where unknown.
     truth : latents and mechanisms, where a generator knows them.
     feature_names : names of features (genes), empty for images.
@@ -87,13 +104,14 @@ class PerturbationData:
     perturbations: tuple[str, ...]
     splits: dict[str, Tensor]
     ood: tuple[str, ...]
-    pairs: bool
+    pairs: Literal["true", "random", "none"]
     fingerprint: str
     targets: Tensor | None = None
     truth: Truth | None = None
     feature_names: tuple[str, ...] = ()
     excluded: dict[str, str] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
+    seen: int | None = None
 
     def __post_init__(self) -> None:
         missing = {"train", "validation", "test", *self.ood} - set(self.splits)
@@ -101,6 +119,10 @@ class PerturbationData:
             raise ValueError(f"splits lack {', '.join(sorted(missing))}")
         if self.index.ndim != 2 or self.index.shape[1] < 2:
             raise ValueError(f"index must be (rows, T >= 2), got {tuple(self.index.shape)}")
+        if self.pairs not in ("true", "random", "none"):
+            raise ValueError(f"pairs must be 'true', 'random' or 'none', got {self.pairs!r}")
+        if self.seen is not None and not 2 <= self.seen < self.index.shape[1]:
+            raise ValueError(f"seen must be at least 2 and below {self.index.shape[1]} frames, got {self.seen}")
         if self.conditions[0] != "control":
             raise ValueError(f"conditions[0] must be 'control', got {self.conditions[0]!r}")
 

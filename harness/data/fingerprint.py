@@ -10,9 +10,9 @@ from typing import Any
 from harness.data_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
 
 #: Raised by hand when a generator's or reader's output changes for the same fields.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
-#: Fields that say where data lie or how they were written down, not what they are.
+#: Fields, of the data or of their process, that say where data lie or how they were written down, not what they are.
 _NOT_CONTENT = ("path", "meshes", "cache_dir", "preset")
 #: Fields of PerturbseqData that only the simulator reads.
 _SIMULATED_ONLY: tuple[str, ...] = (
@@ -42,6 +42,7 @@ def fingerprint(spec: AnyDataSpec) -> str:
     fields: dict[str, Any] = spec.model_dump(mode="json")
     for key in _NOT_CONTENT:
         fields.pop(key, None)
+        fields["process"].pop(key, None)
     content: dict[str, Any] = {"version": GENERATOR_VERSION}
     if isinstance(spec, Causal3DIdentData):
         from harness.data.causal3dident.variant import renderer_variant

@@ -1,14 +1,18 @@
-"""Vectors from a random injective mixing of the latent process."""
+"""Vectors from a random mixing of the latent process."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from harness.data.batch import PerturbationData, Truth
-from harness.data.latent_process import Design, LatentSample, make_design, sample_process
+from harness.data.latent_process import LatentSample, make_design, sample_process
+from harness.data.later import hold_out_later
+from harness.data.mixing import draw_mixing
+from harness.data.partners import paired
 from harness.data.seeding import generator
 from harness.data_spec import SimulationData
 
@@ -17,34 +21,51 @@ def build(spec: SimulationData, fingerprint: str, cache_dir: Path) -> Perturbati
     """Draw the latents, mix them and add observation noise.
 
     ``cache_dir`` is not used: drawing again takes less than reading.
+
+    Raises
+    ------
+    UserError
+        If ``pairs`` is ``random`` and a split has no control cell.
     """
     assert isinstance(spec.seed, int)
     process = spec.process
     design = make_design(spec, tuple(f"v{k + 1}" for k in range(process.responsive)))
-    sample = sample_process(process, design, spec.seed)
-    truth, index = frames_of(sample, design)
+    truth, index = frames_of(sample_process(process, design, spec.seed))
     latents = torch.cat([truth.responsive, truth.invariant], dim=1)
+    mixing = draw_mixing(
+        latents,
+        features=spec.features,
+        layers=spec.mixing_layers,
+        slope=spec.mixing_slope,
+        injective=spec.injective,
+        seed=spec.seed,
+    )
+    mixed = mixing(latents)
     random = generator(spec.seed, "observation noise")
-    mixed = mix(latents, spec.features, spec.mixing_layers, spec.mixing_slope, spec.seed)
     frames = mixed + spec.noise * torch.randn(mixed.shape, generator=random)
-    return PerturbationData(
-        frames=frames,
+    ood = ("double",) if "double" in design.splits else ()
+    # twins are drawn and mixed whatever the pairs, so that the cells are the same; those no row shows are dropped
+    index = paired(index, design.environment, design.splits, ood, pairs=spec.pairs, seed=spec.seed)
+    shown, index = torch.unique(index, return_inverse=True)
+    data = PerturbationData(
+        frames=frames[shown],
         index=index,
         u=design.u,
         condition=design.environment,
         conditions=design.conditions,
         perturbations=design.perturbations,
         splits=design.splits,
-        ood=("double",) if "double" in design.splits else (),
-        pairs=True,
+        ood=ood,
+        pairs=spec.pairs,
         fingerprint=fingerprint,
         targets=design.targets,
-        truth=truth,
+        truth=replace(truth, responsive=truth.responsive[shown], invariant=truth.invariant[shown], mixing=mixing),
         feature_names=tuple(f"x{k + 1}" for k in range(spec.features)),
     )
+    return hold_out_later(data, process.held_out_steps)
 
 
-def frames_of(sample: LatentSample, design: Design) -> tuple[Truth, Tensor]:
+def frames_of(sample: LatentSample) -> tuple[Truth, Tensor]:
     """Flatten rows × times to frames: the truth of each frame, and the (n, T) index into frames."""
     n, times, d_v = sample.responsive.shape
     d_i = sample.invariant.shape[1]
@@ -56,30 +77,3 @@ def frames_of(sample: LatentSample, design: Design) -> tuple[Truth, Tensor]:
         mechanisms=sample.mechanisms,
     )
     return truth, torch.arange(n * times).reshape(n, times)
-
-
-def mix(latents: Tensor, features: int, layers: int, slope: float, seed: int) -> Tensor:
-    """Injective mixing: ``layers`` of rotation and leaky ReLU on standardised latents, then a linear lift.
-
-    Parameters
-    ----------
-    latents : (m, d)
-    features
-        Observed dimensions, at least d.
-    layers, slope
-        Leaky layers and their negative slope; a slope of 1, or no layer, is a linear mixing.
-    seed
-        The data seed.
-
-    Returns
-    -------
-    (m, features), each feature of about unit variance.
-    """
-    random = generator(seed, "mixing")
-    d = latents.shape[1]
-    hidden = (latents - latents.mean(0)) / latents.std(0)
-    for _ in range(layers):
-        rotation = torch.linalg.qr(torch.randn(d, d, generator=random)).Q
-        hidden = torch.nn.functional.leaky_relu(hidden @ rotation, slope)
-    lift = torch.linalg.qr(torch.randn(features, d, generator=random)).Q  # orthonormal columns: injective
-    return hidden @ lift.T * (features / d) ** 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.data_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
-from harness.model_spec import AnyModelSpec, CausalModelSpec
+from harness.model_spec import AnyModelSpec, BetaVAESpec, CausalModelSpec, PerturbedVAESpec
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Mismatch:
 
 def mismatch(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
     """The first thing about a model that these data cannot serve; None where nothing is known to be wrong."""
-    return _of_data(data) or _of_inputs(model, data) or _of_causes(model, data)
+    return _of_data(data) or _of_inputs(model, data) or _of_causes(model, data) or _of_pairs(model, data)
 
 
 def _of_data(data: AnyDataSpec) -> Mismatch | None:
@@ -47,30 +47,46 @@ def _of_inputs(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
 
 
 def _of_causes(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
-    if not isinstance(model, CausalModelSpec):
+    if not isinstance(model, CausalModelSpec) or model.mechanisms != "targeted" or model.targets == "learned":
         return None
-    of_file = isinstance(data, PerturbseqData) and data.path is not None
-    if of_file and model.mechanisms == "targeted":
+    if isinstance(data, PerturbseqData) and data.path is not None:
+        if model.targets == "auto":
+            return None
         return Mismatch(
             "model",
-            "mechanisms",
-            "is targeted, but which latents are targets is not known of a file of cells; use free",
-        )
-    if of_file and model.pairing == "true":
-        return Mismatch(
-            "model", "pairing", "is true, but a file of cells holds no true pairs of cell and control; use random or ot"
-        )
-    if _steps(data) > 1 and model.pairing in ("random", "ot"):
-        return Mismatch(
-            "model", "pairing", f"is {model.pairing}, which would break the trajectories of these data; use true"
+            "targets",
+            f"is {model.targets}, but which latents are targets is not known of a file of cells; use learned",
         )
     known = _responsive(data)
-    if model.mechanisms == "targeted" and not of_file and known > model.d_v:
+    if known > model.d_v:
         return Mismatch(
             "model",
             "responsive_dim",
             f"gives {model.d_v}, but mechanisms: targeted needs a responsive latent for each of the {known} that the "
-            f"data have; give {known} or more, or use mechanisms: free",
+            f"data have; give {known} or more, or use targets: learned",
+        )
+    return None
+
+
+def _of_pairs(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
+    if isinstance(model, BetaVAESpec):
+        return None
+    if model.pairing == "true" and data.pairs != "true":
+        return Mismatch(
+            "model",
+            "pairing",
+            f"is true, but these data hold no true pairs of cell and control (data.pairs: {data.pairs}); "
+            "use random or ot",
+        )
+    if model.pairing == "auto" and data.pairs == "none" and not isinstance(model, PerturbedVAESpec):
+        return Mismatch(
+            "model",
+            "pairing",
+            f"is auto, but the data offer no control for {model.kind} to start from (data.pairs: none); use random",
+        )
+    if _steps(data) > 1 and model.pairing in ("random", "ot"):
+        return Mismatch(
+            "model", "pairing", f"is {model.pairing}, which would break the trajectories of these data; use true"
         )
     return None
 

@@ -16,15 +16,15 @@ _TRANSPORT_COMPONENTS = 20
 
 
 class Pairing:
-    """Gives the (k, T) frame index of a split's rows, its first column the control frame.
+    """Gives the frame index of a split's rows, its first column the control frame.
 
     Parameters
     ----------
     data
-        The data; ``data.pairs`` says whether its own first column holds true pairs.
+        The data; ``data.pairs`` says what their own first column holds.
     kind
-        ``auto`` (true pairs where there are, else random), ``true``, ``random`` (drawn anew each epoch), ``ot``
-        (optimal transport between a condition's cells and the controls, once) or ``none``.
+        ``auto`` (what the data offer: true pairs, random controls or none), ``true``, ``random`` (drawn anew each
+        epoch), ``ot`` (optimal transport between a condition's cells and the controls, once) or ``none``.
     seed
         The trial's seed.
 
@@ -36,8 +36,8 @@ class Pairing:
 
     def __init__(self, data: PerturbationData, kind: str, seed: int) -> None:
         if kind == "auto":
-            kind = "true" if data.pairs else "random"
-        if kind == "true" and not data.pairs:
+            kind = data.pairs
+        if kind == "true" and data.pairs != "true":
             raise UserError("pairing: true needs data with true pairs, which these do not have; use random or ot")
         if kind in ("random", "ot") and data.index.shape[1] > 2:
             raise UserError(f"pairing: {kind} would break the trajectories of these data; use pairing: true")
@@ -45,9 +45,9 @@ class Pairing:
         self._transported: dict[str, Tensor] = {}
 
     def index(self, split: str, epoch: int) -> Tensor:
-        """Frame index (k, T) of the rows of ``split`` in ``epoch``."""
+        """Frame index (k, T) of the rows of ``split`` in ``epoch``; (k, seen) where later times are held out."""
         rows = self.data.splits[split]
-        index = self.data.index[rows]
+        index = self.data.index[rows, : self.data.seen]
         if self.kind in ("true", "none"):
             return index
         controls = self.data.index[self.data.control_rows(split), -1]

@@ -26,7 +26,7 @@ MODELS = {
 
 @pytest.fixture(scope="module")
 def data():
-    spec = SimulationData(preset="published")
+    spec = SimulationData(preset="published_sizes")
     return build(spec, fingerprint(spec), Path())
 
 

@@ -57,7 +57,7 @@ def test_rows_splits_and_names(rendered):
     }
     assert sorted(torch.cat(list(data.splits.values())).tolist()) == list(range(rows))
     assert data.ood == ("double",)
-    assert data.pairs
+    assert data.pairs == "true"
     counts = torch.bincount(data.condition[torch.cat([data.splits["train"], data.splits["validation"]])])
     assert counts.tolist() == [12] * 5  # control is one condition among equals
     for first, second in itertools.combinations(data.splits, 2):

@@ -7,7 +7,7 @@ import pytest
 
 from harness.data.fingerprint import fingerprint
 from harness.data.seeding import derive
-from harness.data_spec import Causal3DIdentData, PerturbseqData, SimulationData
+from harness.data_spec import PROCESS_PRESETS, Causal3DIdentData, PerturbseqData, SimulationData
 from harness.errors import UserError
 
 anndata = pytest.importorskip("anndata")
@@ -25,6 +25,25 @@ def test_generated_data_are_named_by_their_fields():
     assert fingerprint(spec) == fingerprint(spec.model_copy(update={"cache_dir": "elsewhere"}))
     for change in ({"seed": 1}, {"noise": 0.1}, {"environments": 5}):
         assert fingerprint(spec) != fingerprint(spec.model_copy(update=change))
+
+
+def test_two_ways_to_write_a_process_have_one_name():
+    def named(**process):
+        return fingerprint(SimulationData.model_validate({"preset": "published_sizes", "process": process}))
+
+    assert named() == named(preset="targeted") == named(responsive=4)
+    assert named(preset="soft") == named(intervention="soft") == named(preset="uncut", intervention="soft")
+    names = [named(preset=name) for name in PROCESS_PRESETS]
+    assert len(set(names)) == len(names)
+
+
+def test_every_knob_counts():
+    spec = SimulationData(preset="tiny")
+    changed = [{"pairs": "random"}, {"pairs": "none"}, {"injective": False}]
+    for knob, value in (("changes", "mean"), ("interaction", 1.0), ("lagged", "nonlinear"), ("untargeted", 1)):
+        changed.append({"process": spec.process.model_copy(update={knob: value})})
+    names = {fingerprint(spec.model_copy(update=change)) for change in ({}, *changed)}
+    assert len(names) == 8
 
 
 def test_images_are_named_by_what_determines_their_pixels():
@@ -46,7 +65,8 @@ def test_sizes_of_the_simulator_do_not_name_a_file(tmp_path):
     _write(tmp_path / "a.h5ad", np.ones((4, 3)))
     spec = PerturbseqData(path=str(tmp_path / "a.h5ad"))
     assert fingerprint(spec) == fingerprint(spec.model_copy(update={"genes": 77, "cells": 99}))
-    assert fingerprint(spec) != fingerprint(spec.model_copy(update={"min_cells": 3}))
+    for change in ({"min_cells": 3}, {"pairs": "none"}):
+        assert fingerprint(spec) != fingerprint(spec.model_copy(update=change))
 
 
 def test_a_missing_file_is_refused(tmp_path):

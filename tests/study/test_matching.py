@@ -3,7 +3,7 @@ import pytest
 from harness.data import load
 from harness.data_spec import Causal3DIdentData, PerturbseqData
 from harness.data_spec import SimulationData as Simulation
-from harness.model_spec import BetaVAESpec, PerturbedVAESpec
+from harness.model_spec import BetaVAESpec, CiteVAESpec, PerturbedVAESpec
 from harness.models import build_model
 from harness.study.load import load_study
 from harness.study.matching import mismatch
@@ -17,13 +17,18 @@ REFUSED = [
     ({"mechanisms": "targeted", "responsive_dim": 1}, {}, "responsive_dim"),
     ({"pairing": "random"}, {"process": STEPS}, "pairing"),
     ({"pairing": "ot"}, {"process": STEPS}, "pairing"),
+    ({"pairing": "true"}, {"pairs": "random"}, "pairing"),
+    ({"pairing": "true"}, {"pairs": "none"}, "pairing"),
 ]
 ALLOWED = [
     ({"network": "mlp", "input_pca": 20}, {}),
     ({"mechanisms": "targeted", "responsive_dim": 2}, {}),
     ({"mechanisms": "free", "responsive_dim": 1}, {}),
+    ({"targets": "learned", "responsive_dim": 1}, {}),
     ({"pairing": "random"}, {}),
     ({"pairing": "auto"}, {"process": STEPS}),
+    ({"pairing": "auto"}, {"pairs": "none"}),
+    ({"pairing": "random"}, {"pairs": "none"}),
 ]
 
 
@@ -41,7 +46,7 @@ def test_what_a_trial_would_refuse_is_seen_before(model, data, field, tmp_path):
     data = Simulation(preset="tiny", **data)
     found = mismatch(model, data)
     assert (found.part, found.field) == ("model", field)
-    with pytest.raises(Exception, match=r"network|input_pca|targeted|pairing"):
+    with pytest.raises(Exception, match=r"network|input_pca|targets|pairing"):
         made(model, data, tmp_path)
 
 
@@ -55,10 +60,12 @@ def test_what_a_trial_takes_is_let_through(model, data, tmp_path):
 
 def test_a_file_of_cells_knows_neither_targets_nor_pairs():
     file, simulated = PerturbseqData(path="cells.h5ad"), PerturbseqData()
-    for wrong in ({"mechanisms": "targeted"}, {"pairing": "true"}):
+    for wrong in ({"targets": "known"}, {"targets": "known_unordered"}, {"pairing": "true"}):
         model = PerturbedVAESpec(**wrong)
         assert mismatch(model, file).field == next(iter(wrong))
         assert mismatch(model, simulated) is None
+    for right in ("auto", "learned"):
+        assert mismatch(PerturbedVAESpec(targets=right), file) is None
     assert mismatch(PerturbedVAESpec(input_pca=100_000), file) is None  # only the file knows
     assert mismatch(PerturbedVAESpec(input_pca=501), simulated).field == "input_pca"
 
@@ -70,6 +77,15 @@ def test_images_take_convolutions_and_have_colours():
     assert mismatch(BetaVAESpec(input_pca=193), images).field == "input_pca"
     assert mismatch(PerturbedVAESpec(mechanisms="targeted", responsive_dim=4), images).field == "responsive_dim"
     assert mismatch(PerturbedVAESpec(mechanisms="targeted", responsive_dim=7), images) is None
+
+
+def test_a_trajectory_starts_from_a_control():
+    without = Simulation(preset="tiny", pairs="none")
+    found = mismatch(CiteVAESpec(), without)
+    assert (found.part, found.field) == ("model", "pairing")
+    assert "data.pairs: none" in found.says
+    assert mismatch(CiteVAESpec(pairing="random"), without) is None
+    assert mismatch(CiteVAESpec(), Simulation(preset="tiny", pairs="random")) is None
 
 
 def test_simulated_counts_are_counts():

@@ -18,8 +18,18 @@ def test_true_pairs_are_the_datas_own(data):
     assert torch.equal(Pairing(data, "auto", 0).index("train", 3), data.index[rows])
 
 
-def test_auto_is_random_where_there_are_no_pairs(data):
-    assert Pairing(replace(data, pairs=False), "auto", 0).kind == "random"
+@pytest.mark.parametrize("pairs", ["true", "random", "none"])
+def test_auto_is_what_the_data_offer(data, pairs):
+    assert Pairing(replace(data, pairs=pairs), "auto", 0).kind == pairs
+
+
+def test_partners_can_be_drawn_where_the_data_offer_none():
+    data = build(SimulationData(preset="tiny", pairs="none"), "f", Path())
+    rows = data.splits["train"]
+    assert torch.equal(Pairing(data, "auto", 0).index("train", 1), data.index[rows])
+    index = Pairing(data, "random", 0).index("train", 1)
+    assert torch.isin(index[:, 0], data.index[data.control_rows("train"), -1]).all()
+    assert torch.equal(index[:, 1], data.index[rows, 1])
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -51,9 +61,18 @@ def test_transport_has_the_least_cost(data):
     assert ours == pytest.approx(cost[row, column].sum(), rel=1e-3)
 
 
-def test_pairs_that_are_not_there_are_refused(data):
+@pytest.mark.parametrize("pairs", ["random", "none"])
+def test_pairs_that_are_not_there_are_refused(data, pairs):
     with pytest.raises(UserError, match="pairing: true needs data with true pairs"):
-        Pairing(replace(data, pairs=False), "true", 0)
+        Pairing(replace(data, pairs=pairs), "true", 0)
+
+
+def test_held_out_times_are_not_trained_on():
+    process = LinearGaussianSpec(responsive=2, invariant=2, steps=3, lagged="diagonal", held_out_steps=2)
+    data = build(SimulationData(preset="tiny", process=process), "f", Path())
+    for kind in ("auto", "none"):
+        index = Pairing(data, kind, 0).index("train", 1)
+        assert torch.equal(index, data.index[data.splits["train"], :2])
 
 
 def test_trajectories_are_not_torn_apart():

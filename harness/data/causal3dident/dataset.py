@@ -20,6 +20,7 @@ from harness.data.causal3dident.rendering import Job, render_to
 from harness.data.causal3dident.scene import COLUMNS
 from harness.data.causal3dident.squash import Squash
 from harness.data.latent_process import Design, make_design, sample_process
+from harness.data.partners import paired
 from harness.data.seeding import derive
 from harness.data_spec import Causal3DIdentData, LinearGaussianSpec
 
@@ -189,7 +190,8 @@ def _write(folder: Path, design: Design, wanted: Wanted, stored: Stored) -> None
     }
     arrays |= {f"split_{name}": rows.numpy() for name, rows in design.splits.items()}
     if wanted.mechanisms is not None:
-        arrays |= {f"mechanisms_{key.name}": getattr(wanted.mechanisms, key.name).numpy() for key in fields(Mechanisms)}
+        parts = {key.name: getattr(wanted.mechanisms, key.name) for key in fields(Mechanisms)}
+        arrays |= {f"mechanisms_{name}": part.numpy() for name, part in parts.items() if part is not None}
     np.savez(folder / "rows.npz", allow_pickle=False, **arrays)
     names = {"conditions": design.conditions, "perturbations": design.perturbations, "quality": stored.quality}
     (folder / "names.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
@@ -206,17 +208,20 @@ def _read(folder: Path, spec: Causal3DIdentData, fingerprint: str) -> Perturbati
     d_v = len(spec.responsive)
     mechanisms = None
     if "mechanisms_graph" in tensors:
-        mechanisms = Mechanisms(**{key.name: tensors[f"mechanisms_{key.name}"] for key in fields(Mechanisms)})
+        named = {key.name: tensors.get(f"mechanisms_{key.name}") for key in fields(Mechanisms)}
+        mechanisms = Mechanisms(**{name: part for name, part in named.items() if part is not None})
+    ood = ("double",) if "double" in splits else ()
     return PerturbationData(
         frames=frames,
-        index=tensors["index"],
+        # twins stay in the file, unused where another control or none takes their place
+        index=paired(tensors["index"], tensors["condition"], splits, ood, pairs=spec.pairs, seed=int(spec.seed)),
         u=tensors["u"],
         condition=tensors["condition"],
         conditions=tuple(names["conditions"]),
         perturbations=tuple(names["perturbations"]),
         splits=splits,
-        ood=("double",) if "double" in splits else (),
-        pairs=True,
+        ood=ood,
+        pairs=spec.pairs,
         fingerprint=fingerprint,
         targets=tensors["targets"],
         truth=Truth(latents[:, :d_v], latents[:, d_v:], spec.responsive, spec.invariant, mechanisms=mechanisms),

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.batch import Mechanisms, PerturbationData, Truth
+from harness.data.batch import PerturbationData, Truth
 from harness.data.cache import built_once
 from harness.data.latent_process import draw_mechanisms
+from harness.data.later import hold_out_later
+from harness.data.partners import draw_controls
 from harness.data.perturbseq.labels import CONTROL, Labels, members_of, read_labels
 from harness.data.perturbseq.reader import CellFile, Expression, expression_matrix, read_expression
 from harness.data.perturbseq.simulator import design_of, simulate
-from harness.data.perturbseq.splits import TEST_SHARE, Assignment, Rows, draw_controls, singles_to_doubles
+from harness.data.perturbseq.splits import TEST_SHARE, Assignment, Rows, singles_to_doubles
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
 
@@ -49,9 +51,9 @@ class _Layout:
 def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> PerturbationData:
     """Read a file, or simulate one first, and lay out its cells.
 
-    A file's cells are pairs of a control and a perturbed cell drawn at random (``pairs`` False), since the assay
-    destroys the cell. Simulated cells come with their control twins (``pairs`` True; ``pairing: random`` in a model
-    shows what the lack of them costs), with truth and targets.
+    A file's cells are pairs of a control and a perturbed cell drawn at random (``pairs: random``), since the assay
+    destroys the cell. Simulated cells come with their control twins unless ``pairs`` says otherwise, with truth and
+    targets.
 
     Parameters
     ----------
@@ -79,7 +81,7 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
     conditions = layout.assignment.conditions
     number = {name: k for k, name in enumerate(conditions)}
     condition = torch.tensor([number[name] for name in layout.conditions], dtype=torch.int64)
-    return PerturbationData(
+    data = PerturbationData(
         frames=torch.from_numpy(expression.values),
         index=torch.from_numpy(layout.index),
         u=_multi_hot(layout.assignment)[condition],
@@ -88,7 +90,7 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
         perturbations=layout.assignment.perturbations,
         splits={name: torch.from_numpy(rows) for name, rows in layout.splits.items()},
         ood=layout.assignment.ood,
-        pairs=spec.path is None,
+        pairs=spec.pairs,
         fingerprint=fingerprint,
         targets=None if spec.path else _targets(spec, layout.assignment.perturbations),
         truth=truth,
@@ -96,6 +98,7 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
         excluded=layout.assignment.excluded,
         quality=_quality(labels, layout, expression),
     )
+    return hold_out_later(data, 0 if spec.path else spec.process.held_out_steps)
 
 
 def describe(spec: PerturbseqData) -> str:
@@ -139,8 +142,12 @@ def _lay_out(spec: PerturbseqData, file: CellFile, labels: Labels, where: str) -
         conditions, spec.seed, validation=spec.validation, test=test, min_cells=spec.min_cells, where=where
     )
     rows = np.sort(np.concatenate(list(assignment.splits.values())))
-    if spec.path is not None:
-        table = np.insert(table, 0, draw_controls(conditions, assignment.splits, assignment.ood, spec.seed), axis=1)
+    if spec.pairs != "true":
+        seen = table[:, -1]
+        is_control = np.asarray(conditions, dtype=object) == CONTROL
+        own = spec.pairs == "none"
+        first = np.arange(len(seen)) if own else draw_controls(is_control, assignment.splits, assignment.ood, spec.seed)
+        table = np.stack([seen[first], seen], axis=1)
     cells, index = np.unique(table[rows], return_inverse=True)
     return _Layout(
         splits={name: np.searchsorted(rows, members) for name, members in assignment.splits.items()},
@@ -188,7 +195,7 @@ def _truth(spec: PerturbseqData, file: CellFile, layout: _Layout) -> Truth:
         invariant=invariant,
         responsive_names=tuple(f"v{k + 1}" for k in range(responsive.shape[1])),
         invariant_names=tuple(f"i{k + 1}" for k in range(invariant.shape[1])),
-        mechanisms=Mechanisms(**{part.name: getattr(drawn, part.name)[environments] for part in fields(drawn)}),
+        mechanisms=drawn.select(environments),
     )
 
 

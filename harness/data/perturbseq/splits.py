@@ -102,38 +102,6 @@ def singles_to_doubles(
     )
 
 
-def draw_controls(conditions: Sequence[str], splits: dict[str, Rows], ood: Sequence[str], seed: int) -> Rows:
-    """A control cell for each cell, drawn at random within its split; for doubles, among test's controls.
-
-    A control cell is paired with another one, where there is another.
-
-    Parameters
-    ----------
-    conditions
-        Canonical condition of each cell.
-    splits, ood
-        As of an `Assignment`.
-    seed
-        The data seed.
-
-    Returns
-    -------
-    (cells,) int64 control cells; -1 for a cell in no split.
-    """
-    is_control = np.asarray(conditions, dtype=object) == CONTROL
-    drawn = np.full(len(conditions), -1, dtype=np.int64)
-    for name, members in splits.items():
-        pool = splits["test" if name in ood else name]
-        pool = pool[is_control[pool]]
-        random = np.random.default_rng(derive(seed, "controls", name))
-        drawn[members] = pool[random.integers(len(pool), size=len(members))]
-        own = members[is_control[members]]  # in a split with control cells of its own, these are its pool
-        if len(own) > 1:  # a step of 1 to n - 1 around the pool never comes back to the cell itself
-            step = random.integers(1, len(own), size=len(own))
-            drawn[own] = own[(np.arange(len(own)) + step) % len(own)]
-    return drawn
-
-
 def _sort_out(names: list[str], singles: set[str]) -> tuple[dict[str, str], dict[str, str], dict[str, int]]:
     """Doubles -> their OOD split; conditions that cannot be predicted -> why; and how many members those have seen."""
     doubles: dict[str, str] = {}

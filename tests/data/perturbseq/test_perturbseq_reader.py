@@ -94,7 +94,7 @@ def test_every_form_of_counts_is_log_normalised(tmp_path, form, monkeypatch):
     np.testing.assert_allclose(data.frames.numpy(), right, rtol=1e-5)
     assert data.frames.dtype.is_floating_point
     assert data.feature_names == tuple(f"g{k}" for k in range(GENES))
-    assert not data.pairs
+    assert data.pairs == "random"
     assert data.truth is None
 
 

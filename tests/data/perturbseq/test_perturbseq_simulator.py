@@ -4,7 +4,6 @@ import torch
 
 from harness.data import load
 from harness.data.fingerprint import fingerprint
-from harness.data.latent_process import mechanisms_of
 from harness.data.perturbseq import describe
 from harness.data.perturbseq.simulator import (
     LIBRARY_SD,
@@ -77,7 +76,7 @@ def test_simulated_data_carry_their_truth(tmp_path):
     spec = small()
     data = load(spec, tmp_path)
     design = design_of(spec)
-    assert data.pairs
+    assert data.pairs == "true"
     assert data.ood == ("double_seen2",)
     assert sorted(data.conditions) == sorted(design.conditions)
     assert data.index.shape == (900, 2)
@@ -97,7 +96,7 @@ def test_simulated_data_carry_their_truth(tmp_path):
 def test_mechanisms_belong_to_their_perturbations(tmp_path):
     data = load(small(cells=40_000, environments=3, doubles=0, genes=2, library_size=10.0), tmp_path)
     last = data.index[:, 1]
-    mechanisms = mechanisms_of(tuple((k,) for k in range(len(data.perturbations))), data.truth.mechanisms)
+    mechanisms = data.truth.mechanisms.select(range(1, len(data.conditions)))
     for k, name in enumerate(data.perturbations):
         rows = data.condition == data.conditions.index(name)
         z, z_i = data.truth.responsive[last[rows]], data.truth.invariant[last[rows]]

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.data.perturbseq.splits import draw_controls, singles_to_doubles
+from harness.data.partners import draw_controls
+from harness.data.perturbseq.splits import singles_to_doubles
 from harness.errors import UserError
 
 RULE = {"validation": 0.1, "test": 0.2, "min_cells": 3, "where": "file"}
@@ -30,7 +31,7 @@ def screens(draw):
 def test_no_cell_of_test_or_ood_is_trained_on_in_any_role(screen):
     conditions, seed = screen
     assignment = singles_to_doubles(conditions, seed, **RULE)
-    drawn = draw_controls(conditions, assignment.splits, assignment.ood, seed)
+    drawn = draw_controls(np.array(conditions) == "control", assignment.splits, assignment.ood, seed)
     splits = assignment.splits
     used = {name: set(rows.tolist()) | set(drawn[rows].tolist()) for name, rows in splits.items()}
     for name in ("validation", "test", *assignment.ood):
@@ -95,7 +96,7 @@ def test_one_seed_one_split():
 def test_a_control_is_never_its_own_partner():
     conditions = spread({"control": 40, "A": 30})
     assignment = singles_to_doubles(conditions, 0, **RULE)
-    drawn = draw_controls(conditions, assignment.splits, assignment.ood, 0)
+    drawn = draw_controls(np.array(conditions) == "control", assignment.splits, assignment.ood, 0)
     for rows in assignment.splits.values():
         assert np.all(drawn[rows] != rows)
 
