@@ -16,6 +16,7 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.study.driver import Outcome
+    from harness.study.suite import Suite
 
 OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -24,6 +25,7 @@ examples:
   harness launch studies/quickstart.yaml                     run what is missing of a study
   harness launch studies/quickstart.yaml --dry-run           count trials and estimate their cost
   harness launch studies/perturbseq.yaml --set data.path=cells.h5ad --set train.epochs=50
+  harness launch studies/conditions/all.yaml                 run a suite of studies, one after another
   harness resume quickstart                                  go on after an interruption
   harness ui                                                 browse all studies in MLflow
 
@@ -130,7 +132,14 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(verb=verb)
         return added
 
-    launch = add("launch", _launch, "run what is missing of a study", rooted, changed, more=_LAUNCH_EXAMPLES)
+    launch = add(
+        "launch",
+        _launch,
+        "run what is missing of a study, or of a suite of studies",
+        rooted,
+        changed,
+        more=_LAUNCH_EXAMPLES,
+    )
     launch.add_argument("study", type=Path, metavar="STUDY.yaml")
     launch.add_argument("--dry-run", action="store_true", help="count trials and estimate their cost; run nothing")
     for name, verb, does in (
@@ -139,8 +148,9 @@ def _parser() -> argparse.ArgumentParser:
         ("report", _report, "write the tables and figures of a study, finished or not"),
         ("cancel", _cancel, "end the driver of a study, or the jobs that a dead one left; what ran is kept"),
     ):
-        add(name, verb, does, rooted).add_argument("study", metavar="STUDY", help="a study file, or a study's name")
-    check = add("check", _check, "check the theorem's conditions on a study's data", rooted, changed)
+        add(name, verb, does, rooted).add_argument("study", metavar="STUDY", help="a study or suite file, or its name")
+    does = "check the theorem's conditions on a study's data, and on the models fitted to them so far"
+    check = add("check", _check, does, rooted, changed)
     check.add_argument("study", type=Path, metavar="STUDY.yaml")
     ui = add("ui", _ui, "open MLflow on this machine, until Ctrl-C", rooted)
     ui.add_argument("--port", type=int, default=5000, help="default: 5000")
@@ -166,7 +176,10 @@ example: harness schema --out study.schema.json, and as first line of a study fi
 
 def _launch(options: argparse.Namespace) -> int:
     from harness.study.load import load_study
+    from harness.study.suite import is_suite
 
+    if is_suite(options.study):
+        return _launch_suite(options)
     study = load_study(options.study, options.set)
     if options.dry_run:
         from harness.study.dry_run import dry_run
@@ -178,28 +191,68 @@ def _launch(options: argparse.Namespace) -> int:
     return _driven(options.root, study.name, lambda: launch(study, options.root))
 
 
+def _launch_suite(options: argparse.Namespace) -> int:
+    from harness.study.suite import load_suite, record, suite_dry_run
+
+    suite = load_suite(options.study, options.set)
+    if options.dry_run:
+        print(suite_dry_run(suite, options.root))
+        return OK
+    record(suite, options.root)
+    return _drive_suite(suite, options.root)
+
+
+def _drive_suite(suite: Suite, root: Path) -> int:
+    """Run what is missing of each study of a suite in turn; one that fails does not keep the others from running."""
+    from harness.study.driver import launch
+    from harness.study.folder import StudyFolder
+    from harness.study.suite_report import suite_report
+
+    worst = OK
+    for number, study in enumerate(suite.studies, start=1):
+        print(f"study {number} of {len(suite.studies)}: {study.name}", flush=True)
+        status = _driven(root, study.name, lambda study=study: launch(study, root), is_member=True)  # type: ignore[misc]
+        if status == INTERRUPTED:
+            again = StudyFolder(root, suite.name).command("resume")
+            return _complain(f"the suite stops here; go on with: {again}", INTERRUPTED)
+        worst = max(worst, status)
+    made = suite_report(suite, root)
+    print(f"\n{made.text}\npage:      {made.files[0]}")
+    return worst
+
+
 def _resume(options: argparse.Namespace) -> int:
     from harness.study.driver import resume
+    from harness.study.suite import launched_suite
 
+    suite = launched_suite(options.study, options.root)
+    if suite is not None:
+        return _drive_suite(suite, options.root)
     name = _name(options.study)
     return _driven(options.root, name, lambda: resume(name, options.root))
 
 
-def _driven(root: Path, name: str, drive: Callable[[], Outcome]) -> int:
+def _driven(root: Path, name: str, drive: Callable[[], Outcome], *, is_member: bool = False) -> int:
     from harness.study.lease import LeaseLost
 
     try:
-        return _ended(drive(), root, name)
+        return _ended(drive(), root, name, is_member=is_member)
     except LeaseLost as error:
         return _complain(f"{error}; this one stops", SOME_FAILED)
 
 
-def _ended(outcome: Outcome, root: Path, name: str) -> int:
-    """Print what a launch came to."""
+def _ended(outcome: Outcome, root: Path, name: str, *, is_member: bool = False) -> int:
+    """Print what a launch came to; of a member of a suite only what became of its prediction."""
     from harness.study.folder import StudyFolder, root_option
 
     again = StudyFolder(root, name).command("resume")
-    if outcome.report is not None:
+    if outcome.report is not None and is_member:
+        from harness.study.verdicts import summary
+
+        print(f"  {outcome.ran} trials ran, {outcome.reused} were there already")
+        if outcome.report.verdicts:
+            print(f"  {summary(outcome.report.verdicts)}")
+    elif outcome.report is not None:
         print(outcome.report.text)
         print()
         if outcome.report.heatmap is not None:
@@ -229,15 +282,25 @@ def _ended(outcome: Outcome, root: Path, name: str) -> int:
 def _status(options: argparse.Namespace) -> int:
     from harness.study.folder import StudyFolder
     from harness.study.status import status
+    from harness.study.suite import launched_suite
 
-    print(status(StudyFolder(options.root, _name(options.study))))
+    suite = launched_suite(options.study, options.root)
+    names = [_name(options.study)] if suite is None else [study.name for study in suite.studies]
+    for folder in (StudyFolder(options.root, name) for name in names):
+        if suite is not None and not folder.study_file.exists():
+            print(f"{folder.name}: not launched yet")
+        else:
+            print(status(folder))
     return OK
 
 
 def _report(options: argparse.Namespace) -> int:
     from harness.study.past import report_of
+    from harness.study.suite import launched_suite
+    from harness.study.suite_report import suite_report
 
-    report = report_of(_name(options.study), options.root)
+    suite = launched_suite(options.study, options.root)
+    report = report_of(_name(options.study), options.root) if suite is None else suite_report(suite, options.root)
     print(report.text)
     for path in report.files:
         print(path)
@@ -246,16 +309,29 @@ def _report(options: argparse.Namespace) -> int:
 
 def _cancel(options: argparse.Namespace) -> int:
     from harness.study.cancel import cancel
+    from harness.study.folder import StudyFolder
+    from harness.study.suite import launched_suite
 
-    print(cancel(_name(options.study), options.root))
+    suite = launched_suite(options.study, options.root)
+    if suite is None:
+        print(cancel(_name(options.study), options.root))
+        return OK
+    for study in suite.studies:
+        if StudyFolder(options.root, study.name).study_file.exists():
+            print(cancel(study.name, options.root))
     return OK
 
 
 def _check(options: argparse.Namespace) -> int:
     from harness.study.conditions import conditions_of
     from harness.study.load import load_study
+    from harness.study.suite import is_suite, load_suite
 
-    print(conditions_of(load_study(options.study, options.set), options.root))
+    if is_suite(options.study):
+        for study in load_suite(options.study, options.set).studies:
+            print(f"{study.name}\n{conditions_of(study, options.root)}\n")
+    else:
+        print(conditions_of(load_study(options.study, options.set), options.root))
     return OK
 
 

@@ -208,6 +208,74 @@ def test_the_main_job(tiny_study, rooted, capsys):
     assert "environment_sufficiency" in capsys.readouterr().out
 
 
+@pytest.fixture
+def tiny_suite(tiny_study):
+    """Path of a suite of the tiny study, once as it is and once with other seeds."""
+    (tiny_study.parent / "other.yaml").write_text("base: tiny.yaml\nseeds: [7]\n")
+    path = tiny_study.parent / "suite.yaml"
+    path.write_text("name: both\nstudies: [tiny.yaml, other.yaml]\nset: {train.epochs: 1}\n")
+    return path
+
+
+def test_a_suite_is_launched_reported_and_asked_for(tiny_suite, rooted, capsys):
+    """Real trials: dry run, launch, launch again, and every verb by file and by name."""
+    assert cli.main(["launch", str(tiny_suite), "--dry-run"]) == 0
+    assert "2 studies, 3 trials; 3 to run" in capsys.readouterr().out
+    assert not (rooted / "both").exists()
+    one_seed = ["--set", "seeds=1"]
+    assert cli.main(["launch", str(tiny_suite), *one_seed]) == 0
+    said = capsys.readouterr().out
+    assert "study 1 of 2: both-tiny" in said
+    assert "1 trials ran, 0 were there already" in said
+    assert (rooted / "both" / "report" / "index.html").is_file()
+    assert cli.main(["resume", "both"]) == 0
+    assert capsys.readouterr().out.count("0 trials ran, 1 were there already") == 2
+    for named in (str(tiny_suite), "both"):
+        assert cli.main(["status", named]) == 0
+        said = capsys.readouterr().out
+        assert "both-tiny: 1 finished" in said
+        assert "both-other: 1 finished" in said
+        assert cli.main(["report", named]) == 0
+        assert "Without a prediction: tiny, other." in capsys.readouterr().out
+    assert cli.main(["cancel", "both"]) == 0
+    assert capsys.readouterr().out.count("is running") == 2
+    assert cli.main(["check", str(tiny_suite), *one_seed]) == 0
+    said = capsys.readouterr().out
+    assert "both-other\ndata " in said
+    assert "learned by perturbed_vae (1 of 1 trials)" in said
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status", "launched"),
+    [
+        ([Outcome(failed=[("cell", "reason")]), Outcome()], 1, 2),  # one that fails does not keep the others
+        ([Outcome(interrupted=True), Outcome()], 130, 1),
+    ],
+)
+def test_a_suite_ends_as_its_studies_do(tiny_suite, rooted, monkeypatch, capsys, outcomes, status, launched):
+    left = iter(outcomes)
+    seen = []
+    monkeypatch.setattr("harness.study.driver.launch", lambda study, root: seen.append(study.name) or next(left))
+    assert cli.main(["launch", str(tiny_suite)]) == status
+    assert seen == ["both-tiny", "both-other"][:launched]
+    if status == 130:
+        assert "go on with: harness resume both" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["resume", "status", "report", "cancel"])
+def test_a_suite_that_was_never_launched(verb, tiny_suite, rooted, capsys):
+    assert cli.main([verb, str(tiny_suite)]) == 2
+    assert "no suite 'both' was launched" in capsys.readouterr().err
+
+
+def test_wrong_input_in_a_suite_is_one_sentence_and_nothing_runs(tiny_suite, rooted, capsys):
+    assert cli.main(["launch", str(tiny_suite), "--set", "train.epoch=3"]) == 2
+    said = capsys.readouterr().err
+    assert "train.epoch is unknown" in said
+    assert said.count("\n") == 1
+    assert sorted(path.name for path in rooted.iterdir()) == ["mlflow.db"]
+
+
 def test_a_killed_launch_of_real_trials_resumes_to_the_same_numbers(tiny_study, rooted):
     longer = ["--set", "train.epochs=40", "--set", "train.checkpoint_seconds=0"]
     process = subprocess.Popen(

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.study.expectation import expectation_of
 from harness.study.load import load_study
 from harness.study.plan import plan
+from harness.study.suite import load_suite
 
 STUDIES = Path(__file__).parent.parent / "studies"
 SHIPPED = sorted(STUDIES.glob("*.yaml"))
+CONDITIONS = STUDIES / "conditions"
+SWEEPS = sorted(path for path in CONDITIONS.glob("*.yaml") if path.stem not in ("all", "recipe"))
 
 
 def _launch(name, root, *changes):
@@ -42,6 +46,53 @@ def test_a_shipped_study_plans_as_it_is(path):
 
 def test_the_four_studies_ship():
     assert [path.stem for path in SHIPPED] == ["causal3dident", "perturbseq", "quickstart", "simulation"]
+
+
+def test_every_condition_has_its_sweep():
+    assert {path.stem for path in SWEEPS} == {
+        "alignment",
+        "cells",
+        "changes",
+        "edges",
+        "environments",
+        "families",
+        "injective",
+        "intervention",
+        "lagged",
+        "latent_dim",
+        "mixing_depth",
+        "pairs",
+        "soft_time",
+    }
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_a_sweep_states_its_prediction_and_draws_new_truths(path):
+    study = load_study(path)
+    assert "redicted: " in study.description
+    assert study.expect is not None
+    assert len(study.grid[study.expect.axis]) > 1
+    assert study.seeds == tuple(range(10))
+    assert study.data["seed"] == "per_trial"
+    assert study.data["preset"] == "published_sizes"
+    expectation = expectation_of(study)
+    predicted = {
+        expectation.predicts(value, point.model, point.values)
+        for point in plan(study).points
+        for value in [point.values.get(study.expect.axis)]
+    }
+    assert None not in predicted  # every cell is predicted, one way or the other
+
+
+def test_the_suite_runs_every_sweep_at_a_reduced_size():
+    suite = load_suite(CONDITIONS / "all.yaml")
+    full = {f"{suite.name}-{path.stem}": load_study(path) for path in SWEEPS}
+    assert {study.name for study in suite.studies} == set(full)
+    for study in suite.studies:
+        whole = full[study.name]
+        assert len(study.seeds) < len(whole.seeds)
+        assert study.expect == whole.expect
+        assert all(set(study.grid[key]) <= set(values) for key, values in whole.grid.items())
 
 
 def test_the_quickstart_spans_its_grid():

@@ -126,7 +126,7 @@ def _draw(records: Records, judged: Sequence[Verdict], panels: Mapping[Setting, 
         upper = height - top - row * (block + GAP_DOWN + 0.75)
         scores = panel(figure, left, upper - TALL, wide, TALL)
         series = _series(verdicts, styles, scale)
-        _scores(scores, series, records, scale, low)
+        _scores(scores, series, records, scale, low, labelled=column == 0)
         scores.set_title(_words(setting), fontsize=8.5, color=MUTED, loc="left", pad=5)
         stack = [scores]
         for place, condition in enumerate(conditions, start=1):
@@ -227,14 +227,17 @@ def _series(verdicts: Sequence[Verdict], styles: Mapping[str, tuple[str, str]], 
     ]
 
 
-def _scores(axes: Axes, series: Sequence[_Series], records: Records, scale: Scale, low: float) -> None:
+def _scores(
+    axes: Axes, series: Sequence[_Series], records: Records, scale: Scale, low: float, *, labelled: bool
+) -> None:
     every = [one for its in series for one in its.verdicts]
     for value, (begin, end) in scale.spans().items():
         if _shared(every, value):
             axes.axvspan(begin, end, color=PREDICTED, linewidth=0, zorder=0)
     axes.axhline(IDENTIFIED, color=INK, linewidth=0.7, zorder=1)
     beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate(f"{IDENTIFIED:g}", (0, IDENTIFIED), (-3, 0), **beside, ha="right", va="center", fontsize=7)
+    if labelled:
+        axes.annotate(f"{IDENTIFIED:g}", (0, IDENTIFIED), (-3, 0), **beside, ha="right", va="center", fontsize=7)
     _level(axes, every, records, f"{MCC}_untrained", scale, "--")
     _level(axes, every, records, f"{MCC}_shuffled", scale, ":")
     for its in series:

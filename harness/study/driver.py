@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
+from harness.errors import UserError
 from harness.study.data_stage import DataStage, check_files
 from harness.study.executors import Executor, make_executor
 from harness.study.fleet import Ended, Fleet, reopen
@@ -118,6 +119,8 @@ def resume(name: str, root: Path, *, runner: Runner | None = None, screen: Scree
 def _drive(study: StudySpec, root: Path, runner: Runner, screen: Screen | None, *, resumed: bool) -> Outcome:
     root = root.absolute()
     folder = StudyFolder(root, study.name)
+    if folder.suite_file.exists():
+        raise UserError(f"{study.name!r} is a suite in {root}; give the study another name")
     check_uri(study.tracking.uri)
     planned = plan(study)
     executor = executor_for(study, folder)

@@ -229,6 +229,11 @@ class StudyFolder:
         return self.path / "study.yaml"
 
     @property
+    def suite_file(self) -> Path:
+        """What a suite of this name is made of; the folder then holds its report, and no trials."""
+        return self.path / "suite.yaml"
+
+    @property
     def journal(self) -> Path:
         """Optuna's journal."""
         return self.path / "optuna.journal"

@@ -115,7 +115,7 @@ def load_profile(path: Path) -> ProfileSpec:
     UserError
         Where the file is missing, or with one sentence on what is wrong in it.
     """
-    value, lines = yaml12.parse(_text(path, "cluster profile"), str(path))
+    value, lines = yaml12.parse(read_text(path, "cluster profile"), str(path))
     value = {} if value is None else value
     try:
         return ProfileSpec.model_validate_json(json.dumps(value))
@@ -152,7 +152,14 @@ def _validated(values: dict[str, Any]) -> StudySpec:
 # --------------------------------------------------------------------------------------------- files, base
 
 
-def _text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str) -> str:
+    """Content of a file that a user named.
+
+    Raises
+    ------
+    UserError
+        Where it cannot be read, with one sentence that begins with ``what`` it is.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -174,7 +181,7 @@ def _similar(path: Path) -> str:
 
 def _read(path: Path, heirs: tuple[Path, ...]) -> _Draft:
     """One file on top of the chain of files it inherits from."""
-    values, lines = yaml12.parse(_text(path, "study file"), str(path))
+    values, lines = yaml12.parse(read_text(path, "study file"), str(path))
     if values is None:
         raise UserError(f"{path} is empty; a study file has at least models and data")
     if not isinstance(values, dict):

@@ -52,7 +52,19 @@ class Picture:
     width: int = 0
 
 
-def page(title: str, lead: str, made: Sequence[Table], lines: Sequence[str], pictures: Sequence[Picture]) -> str:
+FOOTER = "Every metric, with its interval, is in table.csv; every trial is in trials.csv."
+
+
+def page(
+    title: str,
+    lead: str,
+    made: Sequence[Table],
+    lines: Sequence[str],
+    pictures: Sequence[Picture],
+    *,
+    tables_first: bool = False,
+    footer: str = FOOTER,
+) -> str:
     """The page as HTML.
 
     Parameters
@@ -66,18 +78,23 @@ def page(title: str, lead: str, made: Sequence[Table], lines: Sequence[str], pic
     lines
         Footnotes; one that begins with spaces belongs to the one before.
     pictures
-        PNG files, embedded; the first stands before the tables.
+        PNG files, embedded; the first stands before the tables, unless they are to come first.
+    tables_first
+        Put every picture after the tables.
+    footer
+        The last line.
     """
-    parts = [_picture(one) for one in pictures[:1]]
+    before = 0 if tables_first else 1
+    parts = [_picture(one) for one in pictures[:before]]
     parts += [_table(table) for table in made]
     parts.append(f"<ul>{''.join(_note(line) for line in lines)}</ul>")
-    parts += [_picture(one) for one in pictures[1:]]
+    parts += [_picture(one) for one in pictures[before:]]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         f'<h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n' + "\n".join(parts) + "\n"
-        "<footer>Every metric, with its interval, is in table.csv; every trial is in trials.csv.</footer>\n"
+        f"<footer>{escape(footer)}</footer>\n"
         "</body>\n</html>\n"
     )
 

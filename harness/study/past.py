@@ -25,10 +25,7 @@ def report_of(name: str, root: Path) -> Report:
         If no study of this name was launched.
     """
     study, folder = launched(name, root)
-    store = None
-    if study.search is not None and folder.journal.exists():
-        store = OptunaStore(folder.journal, study.name, study.objective, mend=False)
-    return write_report(study, folder, plan(study), store)
+    return write_report(study, folder, plan(study), _store(study, folder))
 
 
 def launched(name: str, root: Path) -> tuple[StudySpec, StudyFolder]:
@@ -45,6 +42,18 @@ def launched(name: str, root: Path) -> tuple[StudySpec, StudyFolder]:
         there = f"; in {root} there are {', '.join(known)}" if known else f"; {root} holds no study"
         raise UserError(f"no study {name!r} was launched{there}")
     return load_study(folder.study_file), folder
+
+
+def known_points(study: StudySpec, folder: StudyFolder, planned: Plan) -> list[Point]:
+    """The points of a study, launched or not: grid cells, and what a search has proposed so far."""
+    return all_points(study, planned, _store(study, folder))
+
+
+def _store(study: StudySpec, folder: StudyFolder) -> OptunaStore | None:
+    """What a search has proposed, to be read; None where there is no search, or it has not begun."""
+    if study.search is None or not folder.journal.exists():
+        return None
+    return OptunaStore(folder.journal, study.name, study.objective, mend=False)
 
 
 def all_points(study: StudySpec, planned: Plan, store: OptunaStore | None) -> list[Point]:

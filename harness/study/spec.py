@@ -263,6 +263,18 @@ Seeds = Annotated[
 GridValues = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 
 
+def checked_name(name: str) -> str:
+    """The name, where it can be that of a study's folder; else a ``ValueError`` says what would do."""
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"name {name!r} is no safe folder name; use up to 64 letters, digits, dots, dashes and underscores, "
+            "beginning with a letter or digit"
+        )
+    if name.lower() in RESERVED_NAMES:
+        raise ValueError(f"name {name!r} is a folder of the study root's own; choose another")
+    return name
+
+
 class StudySpec(Part):
     """One study, from its YAML file; ``harness.study.load`` reads it, ``harness.study.plan`` checks its cells.
 
@@ -301,14 +313,7 @@ class StudySpec(Part):
     @field_validator("name")
     @classmethod
     def _name_is_a_free_folder(cls, name: str) -> str:
-        if _NAME.fullmatch(name) is None:
-            raise ValueError(
-                f"name {name!r} is no safe folder name; use up to 64 letters, digits, dots, dashes and underscores, "
-                "beginning with a letter or digit"
-            )
-        if name.lower() in RESERVED_NAMES:
-            raise ValueError(f"name {name!r} is a folder of the study root's own; choose another")
-        return name
+        return checked_name(name)
 
     @field_validator("seeds")
     @classmethod
