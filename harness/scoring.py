@@ -11,15 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.batch import Mechanisms, PerturbationData
+from harness.condition_scoring import CONDITIONS, conditions_of_model, conditions_of_truth
+from harness.data.batch import PerturbationData
 from harness.data.seeding import derive, generator
 from harness.evaluation.baselines import CannotPredict
-from harness.evaluation.conditions import check_conditions
-from harness.evaluation.identifiability import graph_f1, identifiability_scores
+from harness.evaluation.conditions import Verdict
+from harness.evaluation.graph import graph_f1, graph_shd, target_accuracy
+from harness.evaluation.identifiability import identifiability_scores
 from harness.evaluation.prediction import OodResult, evaluate_ood
 from harness.files import write_atomic
 from harness.models import LatentModel, Latents
 from harness.models.causal_vae import CausalVAE
+from harness.models.discrepancy_vae import DiscrepancyVAE
 
 #: Most rows of the test split kept in ``latents.npz``.
 KEPT_LATENTS = 2000
@@ -31,28 +34,43 @@ Array = NDArray[np.float64]
 
 @dataclass
 class Scored:
-    """Metrics and baselines by their MLflow names, and warnings."""
+    """Metrics and baselines by their MLflow names, warnings, and ``<condition>_<side>`` -> sentence."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     baselines: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
+    conditions: dict[str, str] = field(default_factory=dict)
 
 
 @torch.no_grad()
 def encode_split(model: LatentModel, data: PerturbationData, prepared: Tensor, split: str) -> Latents:
-    """Posterior means of a split's rows, on the CPU."""
+    """Posterior means of a split's rows at the last frame training may see, on the CPU."""
     model.eval()
     responsive, invariant = [], []
     for rows in data.splits[split].split(1024):
-        found = model.encode(prepared[data.index[rows].to(prepared.device)], data.u[rows].to(prepared.device))
+        frames = data.index[rows, : data.seen].to(prepared.device)
+        found = model.encode(prepared[frames], data.u[rows].to(prepared.device))
         responsive.append(found.responsive.float().cpu())
         invariant.append(found.invariant.float().cpu())
     return Latents(torch.cat(responsive), torch.cat(invariant))
 
 
+def target_scores(model: LatentModel) -> Tensor | None:
+    """How surely each perturbation acts on each learned responsive latent, (p, d_v) in [0, 1]; None without targets."""
+    if isinstance(model, CausalVAE):
+        return model.mechanisms.target_scores()
+    return model.targets().detach() if isinstance(model, DiscrepancyVAE) else None
+
+
 def score_identifiability(
-    data: PerturbationData, latents: Latents, untrained: Latents, graph: Tensor | None, seed: int
+    data: PerturbationData,
+    latents: Latents,
+    untrained: Latents,
+    graph: Tensor | None,
+    seed: int,
+    *,
+    targets: Tensor | None = None,
 ) -> Scored:
     """Scores of the test split's latents against the truth, and those of the same encoder before training.
 
@@ -64,11 +82,14 @@ def score_identifiability(
         Learned control graph, or None.
     seed
         Governs the halves on which matching and regressors are fitted and scored.
+    targets : (p, d_v)
+        The model's ``target_scores``, or None. Of a model told the targets, the accuracy says whether each latent
+        became the one its label names.
     """
     truth = data.truth
     if truth is None:
         return Scored()
-    frames = data.index[data.splits["test"], -1]
+    frames = data.index[data.splits["test"], : data.seen][:, -1]
     true_v, true_i = truth.responsive[frames].numpy(), truth.invariant[frames].numpy()
 
     found, before = (
@@ -88,13 +109,13 @@ def score_identifiability(
     for name in ("mcc", "r2_responsive", "r2_invariant"):
         scored.metrics[f"identifiability/{name}_untrained"] = before.values[name]
     if graph is not None and truth.mechanisms is not None:
-        scored.metrics["identifiability/graph_f1"] = graph_f1(
-            graph.cpu().numpy(),
-            truth.mechanisms.graph[0].numpy(),
-            found.assignment,
-            learned_scale=latents.responsive.std(0).numpy(),
-            true_scale=true_v.std(0),
-        )
+        edges = graph.cpu().numpy(), truth.mechanisms.graph[0].numpy(), found.assignment
+        scales = {"learned_scale": latents.responsive.std(0).numpy(), "true_scale": true_v.std(0)}
+        scored.metrics["identifiability/graph_f1"] = graph_f1(*edges, **scales)
+        scored.metrics["identifiability/graph_shd"] = float(graph_shd(*edges, **scales))
+    if targets is not None and data.targets is not None:
+        accuracy = target_accuracy(targets.cpu().numpy(), data.targets.numpy(), found.assignment)
+        scored.metrics["identifiability/target_accuracy"] = accuracy
     scored.warnings += list(found.warnings)
     return scored
 
@@ -108,7 +129,7 @@ def write_latents(path: Path, data: PerturbationData, latents: Latents) -> None:
         "condition": data.condition[rows].numpy(),
     }
     if data.truth is not None:
-        frames = data.index[rows, -1]
+        frames = data.index[rows, : data.seen][:, -1]
         arrays["responsive_true"] = data.truth.responsive[frames].numpy()
         arrays["invariant_true"] = data.truth.invariant[frames].numpy()
         arrays["names_responsive"] = np.array(data.truth.responsive_names)
@@ -133,7 +154,7 @@ def score_ood(model: LatentModel, data: PerturbationData, cells: int, seed: int)
         Governs the model's draws and the subsampling of cells.
     """
     scored = Scored()
-    train = _cells_by_condition(data, "train", BASELINE_CELLS)
+    train = _cells_by_condition(data, "train", BASELINE_CELLS, data.seen)
     control = train["control"]
     predictor = Predictor(model, data, seed)
     for split in data.ood:
@@ -149,24 +170,35 @@ def score_ood(model: LatentModel, data: PerturbationData, cells: int, seed: int)
     return scored
 
 
-@torch.no_grad()
-def score_conditions(model: LatentModel, data: PerturbationData) -> Scored:
-    """Verdicts on the theorem's conditions, on the generator (``_true``) and on the fitted model (``_learned``)."""
+def score_conditions(model: LatentModel, data: PerturbationData, latents: Latents, seed: int) -> Scored:
+    """Verdicts on the theorem's conditions, on the generator (``_true``) and on the fitted model (``_learned``).
+
+    Parameters
+    ----------
+    latents
+        Of the test split.
+    seed
+        Governs the cells that are looked at.
+    """
     scored = Scored()
-    sides: dict[str, Mechanisms | None] = {}
-    if data.truth is not None:
-        sides["true"] = data.truth.mechanisms
-    if isinstance(model, CausalVAE):
-        p = len(data.perturbations)
-        u = torch.cat([torch.zeros(1, p), torch.eye(p)]).to(next(model.parameters()).device)
-        sides["learned"] = Mechanisms(*(part.cpu() for part in model.mechanisms(u)))
-    for side, mechanisms in sides.items():
-        for name, verdict in check_conditions(mechanisms, pairs=data.pairs).items():
-            if side == "learned" and name == "alignment":
-                continue  # what the data offer, not what was learned
+    true = conditions_of_truth(data, seed)
+    learned = conditions_of_model(model, data, latents, seed)
+    for name in CONDITIONS:
+        _record(scored, name, true.get(name), learned.get(name))
+    return scored
+
+
+def _record(scored: Scored, name: str, true: Verdict | None, learned: Verdict | None) -> None:
+    """Log a condition's two verdicts; a side that cannot be judged has no metrics, and a sentence that says so."""
+    absent = {
+        "true": "the truth behind it is not known on these data, so that only the fitted model is judged",
+        "learned": "the model has no mechanisms and blocks of latents to judge it by",
+    }
+    for side, verdict in (("true", true), ("learned", learned)):
+        scored.conditions[f"{name}_{side}"] = absent[side] if verdict is None else verdict.reason
+        if verdict is not None:
             scored.metrics[f"conditions/{name}/holds_{side}"] = float(verdict.holds)
             scored.metrics[f"conditions/{name}/margin_{side}"] = verdict.margin
-    return scored
 
 
 def _collect(scored: Scored, split: str, result: OodResult) -> None:
@@ -211,12 +243,12 @@ class Predictor:
         return predicted.flatten(1).double().cpu().numpy()
 
 
-def _cells_by_condition(data: PerturbationData, split: str, most: int) -> dict[str, Array]:
-    """Last frames of a split's rows, flattened, by condition; at most ``most`` of each, the first of the split."""
+def _cells_by_condition(data: PerturbationData, split: str, most: int, seen: int | None = None) -> dict[str, Array]:
+    """Last (of the first ``seen``) frames of a split's rows, flattened, by condition; at most ``most`` of each."""
     rows = data.splits[split]
     condition = data.condition[rows]
     cells = {}
     for which in torch.unique(condition).tolist():
-        frames = data.frames[data.index[rows[condition == which][:most], -1]]
+        frames = data.frames[data.index[rows[condition == which][:most], :seen][:, -1]]
         cells[data.conditions[which]] = data.as_float(frames).flatten(1).double().numpy()
     return cells

@@ -140,6 +140,7 @@ class _Trial:
             metrics=scored.metrics,
             baselines=scored.baselines,
             warnings=scored.warnings,
+            conditions=scored.conditions,
             epochs=trained.epochs,
             data=_describe(data, scored),
         )
@@ -169,17 +170,18 @@ class _Trial:
         scored = Scored()
         wanted = []
         if spec.evaluate.identifiability:
-            graph = model.learned_graph()
-            wanted.append(scoring.score_identifiability(data, latents, untrained, graph, spec.seed))
+            graph, targets = model.learned_graph(), scoring.target_scores(model)
+            wanted.append(scoring.score_identifiability(data, latents, untrained, graph, spec.seed, targets=targets))
         if spec.evaluate.ood:
             wanted.append(scoring.score_ood(model, data, spec.evaluate.cells, spec.seed))
         if spec.evaluate.conditions:
-            wanted.append(scoring.score_conditions(model, data))
+            wanted.append(scoring.score_conditions(model, data, latents, spec.seed))
         for part in wanted:
             scored.metrics |= part.metrics
             scored.baselines |= part.baselines
             scored.warnings += part.warnings
             scored.excluded |= part.excluded
+            scored.conditions |= part.conditions
         return scored
 
     def _write_split(self) -> None:

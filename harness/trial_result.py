@@ -26,6 +26,8 @@ class TrialResult:
     started, ended : unix seconds of the process that ended it.
     data : fingerprint, conditions, excluded conditions, cells of each split, quality.
     environment : versions, host, device, git commit, SLURM job.
+    conditions : ``<condition>_true`` and ``<condition>_learned`` -> the sentence behind the verdict in ``metrics``, or
+        why there is none.
     """
 
     trial_id: str
@@ -39,6 +41,7 @@ class TrialResult:
     ended: float = 0.0
     data: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """As text; refuses NaN and infinity, which no score may be."""

@@ -1,4 +1,4 @@
-"""How well learned latents recover the true ones: MCC, R², leakage and the graph.
+"""How well learned latents recover the true ones: MCC, R² and leakage.
 
 Everything is fitted on one random half of the cells and scored on the other. A learned block may be larger or
 smaller than the true one, constant, or collapsed: that gives numbers and a named warning, never NaN. NaN *in* the
@@ -93,12 +93,13 @@ def identifiability_scores(
         3-fold search over α and γ, standardised), see ``regression.kernel_r2``; at most 512 rows to fit and 512
         to score (published: 5 × 2,048 and 10 × 2,048). A periodic factor is the pair (cos, sin) with one R².
         Not clipped: below 0 means worse than the mean.
-    r2_linear
-        R² of the true responsive latents from the learned responsive block by least squares, all rows.
-    leakage
-        R² of the true responsive latents from the learned *invariant* block by the same kernel ridge. It need
-        not be 0 in a perfect model: where the truth has edges from invariant to responsive latents, the true
-        invariant block predicts the responsive one too.
+    r2_linear, r2_invariant_linear
+        R² of the true responsive (invariant) latents from the learned block of the same kind by least squares, all
+        rows.
+    leakage, leakage_invariant
+        R² of the true responsive latents from the learned *invariant* block, and of the true invariant latents from
+        the learned *responsive* block, by the same kernel ridge. Neither need be 0 in a perfect model: where the
+        truth has edges from invariant to responsive latents, each true block predicts something of the other.
 
     Raises
     ------
@@ -132,10 +133,11 @@ def identifiability_scores(
     }
     factors_v, factors_i = _factors(true_v, circular_v), _factors(true_i, circular_i)
     some = halves[0][:KERNEL_ROWS], halves[1][:KERNEL_ROWS]
-    values["r2_responsive"] = _mean_r2(kernel_r2, learned_v, factors_v, some)
-    values["r2_invariant"] = _mean_r2(kernel_r2, learned_i, factors_i, some)
-    values["r2_linear"] = _mean_r2(linear_r2, learned_v, factors_v, halves)
-    values["leakage"] = _mean_r2(kernel_r2, learned_i, factors_v, some)
+    values["r2_linear"] = _mean_r2(linear_r2, learned_v, [factors_v], halves)[0]
+    values["r2_invariant_linear"] = _mean_r2(linear_r2, learned_i, [factors_i], halves)[0]
+    # both kinds of factor at once: they share the kernel's factorisations
+    values["r2_responsive"], values["leakage_invariant"] = _mean_r2(kernel_r2, learned_v, [factors_v, factors_i], some)
+    values["leakage"], values["r2_invariant"] = _mean_r2(kernel_r2, learned_i, [factors_v, factors_i], some)
     return IdentifiabilityScores(values, tuple(warnings), matched.assignment)
 
 
@@ -162,51 +164,6 @@ def mcc(learned: ArrayLike, true: ArrayLike, *, periodic: Sequence[bool] = (), s
     if len(circular) != theirs.shape[1]:
         raise ValueError(f"{len(circular)} periodic flags for {theirs.shape[1]} true latents")
     return float(_Matching(ours, theirs, circular, _halves(len(theirs), seed)).total / theirs.shape[1])
-
-
-def graph_f1(
-    learned: ArrayLike,
-    true: ArrayLike,
-    assignment: Sequence[int],
-    *,
-    threshold: float = 0.25,
-    learned_scale: ArrayLike | None = None,
-    true_scale: ArrayLike | None = None,
-) -> float:
-    """F1 of the directed edges among responsive latents, learned latents renamed by their MCC match.
-
-    Parameters
-    ----------
-    learned, true
-        (a, a) and (d, d) weights, row k the weights into latent k; or (e, a, a) and (e, d, d) over environments,
-        where an edge is present if it is in any of them.
-    assignment
-        d indices into the learned latents, −1 for none (``IdentifiabilityScores.assignment``). Edges of a true
-        latent without match are missed; edges among learned latents without match are not counted.
-    threshold
-        An edge is |weight| >= threshold (published for the learned graph: 0.25).
-    learned_scale, true_scale
-        (a,) and (d,) sd of the latents. Where given, weights are first put in those units (w_kl · sd_l / sd_k):
-        the theorem leaves the scale of a latent free, and with it that of its raw weights.
-
-    Returns
-    -------
-    F1 in [0, 1]; 1 where neither graph has an edge, 0 where only one of them has.
-
-    Raises
-    ------
-    ValueError
-        Shapes or assignment that do not fit.
-    """
-    learned_edges = _edges(learned, learned_scale, threshold)
-    true_edges = _edges(true, true_scale, threshold)
-    match = np.asarray(assignment, dtype=np.int64)
-    if len(match) != len(true_edges) or (len(match) and match.max() >= len(learned_edges)):
-        raise ValueError(f"assignment {tuple(match)} does not map {len(true_edges)} onto {len(learned_edges)} latents")
-    found = learned_edges[np.ix_(match, match)] & (match >= 0)[:, None] & (match >= 0)[None, :]
-    hits = int((found & true_edges).sum())
-    total = int(found.sum()) + int(true_edges.sum())
-    return 2.0 * hits / total if total else 1.0
 
 
 class _Matching:
@@ -270,13 +227,18 @@ def _shuffled(learned: Array, true: Array, circular: Mask, halves: Halves) -> fl
     return float(np.mean(totals) / true.shape[1])
 
 
-def _mean_r2(regression: Regression, learned: Array, factors: list[Array], halves: Halves) -> float:
+def _mean_r2(regression: Regression, learned: Array, blocks: Sequence[list[Array]], halves: Halves) -> list[float]:
+    """Mean R² over the factors of each block; 0 for a block without factors, or where nothing was learned."""
     if learned.shape[1] == 0:
-        return 0.0
+        return [0.0] * len(blocks)
     fit, score = halves
-    return float(
-        np.mean(regression(learned[fit], [f[fit] for f in factors], learned[score], [f[score] for f in factors]))
-    )
+    factors = [factor for block in blocks for factor in block]
+    found = regression(learned[fit], [f[fit] for f in factors], learned[score], [f[score] for f in factors])
+    means, start = [], 0
+    for block in blocks:
+        means.append(float(np.mean(found[start : start + len(block)])) if block else 0.0)
+        start += len(block)
+    return means
 
 
 def _active(learned: Array) -> int:
@@ -290,20 +252,6 @@ def _active(learned: Array) -> int:
 def _halves(rows: int, seed: int) -> Halves:
     order = np.random.default_rng([seed, 0]).permutation(rows)
     return order[: rows // 2], order[rows // 2 :]
-
-
-def _edges(weights: ArrayLike, scale: ArrayLike | None, threshold: float) -> Mask:
-    """(d, d) bool: |weight|, largest over environments, at or above the threshold."""
-    array = np.abs(np.asarray(weights, dtype=np.float64))
-    if array.ndim == 3:
-        array = array.max(axis=0)
-    if array.ndim != 2 or array.shape[0] != array.shape[1]:
-        raise ValueError(f"a graph must be (d, d) or (environments, d, d), got shape {np.shape(weights)}")
-    if scale is not None:
-        spread = np.asarray(scale, dtype=np.float64)
-        array = array * spread[None, :] / np.where(spread > 0, spread, np.inf)[:, None]
-    edges: Mask = array >= threshold
-    return edges
 
 
 def _checked(*arrays: ArrayLike) -> tuple[Array, Array, Array, Array]:

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import ortho_group, pearsonr, spearmanr
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
 
-from harness.evaluation.identifiability import graph_f1, identifiability_scores, mcc
+from harness.evaluation.identifiability import identifiability_scores, mcc
 from harness.evaluation.scores import NonFiniteError
 
 
@@ -27,12 +29,13 @@ def test_permuted_scaled_shifted_latents_score_one():
     v, i = normal(400, 3), normal(400, 4, seed=1)
     learned = v[:, [2, 0, 1]] * [3.0, -0.01, 200.0] + [1.0, -5.0, 40.0]
     found = scores(learned, i @ normal(4, 4, seed=2), v, i)
-    for name in ("mcc", "mcc_spearman", "r2_linear"):
+    for name in ("mcc", "mcc_spearman", "r2_linear", "r2_invariant_linear"):
         assert found.values[name] == pytest.approx(1.0)
     assert found.assignment == (1, 2, 0)
     assert found.values["r2_responsive"] > 0.97
     assert found.values["r2_invariant"] > 0.95
     assert abs(found.values["leakage"]) < 0.15
+    assert abs(found.values["leakage_invariant"]) < 0.15
     assert found.values["mcc_shuffled"] < 0.2
 
 
@@ -65,6 +68,25 @@ def test_chance_of_a_random_rotation():
         v = normal(1000, 4, seed=s)
         values.append(mcc(v @ np.linalg.qr(normal(4, 4, seed=100 + s))[0], v, seed=s))
     assert 0.72 < np.mean(values) < 0.80
+
+
+def test_chance_of_a_rotation_in_two_dimensions_has_a_closed_form():
+    # matched |cos| or |sin| of a uniform angle: the mean of max(|cos|, |sin|) is 2 sqrt(2) / pi
+    v = normal(4000, 2)
+    values = [mcc(v @ rotation(degrees), v, seed=0) for degrees in np.arange(0.5, 360, 4.0)]
+    assert np.mean(values) == pytest.approx(2 * np.sqrt(2) / np.pi, abs=0.005)
+
+
+@pytest.mark.parametrize("d", [3, 5])
+def test_chance_of_a_rotation_agrees_with_a_simulation_of_the_population(d):
+    # between standard normals z and Qz the population's |correlations| are |Q|: no cells, no matching of ours
+    turns = ortho_group.rvs(d, size=1500, random_state=0)
+    orders = [list(order) for order in itertools.permutations(range(d))]
+    best = [max(abs(turn)[range(d), order].mean() for order in orders) for turn in turns]
+    v = normal(2000, d)
+    values = [mcc(v @ turn.T, v, seed=0) for turn in ortho_group.rvs(d, size=150, random_state=1)]
+    error = 3 * np.std(best) * np.sqrt(1 / 150 + 1 / 1500)
+    assert np.mean(values) == pytest.approx(np.mean(best), abs=error + 0.005)  # cells: 1 / sqrt(2000) on either side
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -187,6 +209,24 @@ def test_leakage_sees_a_nonlinear_copy():
     assert scores(v, copy, v, i).values["leakage"] > 0.9
 
 
+def test_leakage_the_other_way_sees_a_nonlinear_copy():
+    v, i = normal(800, 2), normal(800, 2, seed=1)
+    copy = np.concatenate([np.sinh(i), v], axis=1)
+    assert scores(copy, i, v, i).values["leakage_invariant"] > 0.9
+    assert scores(v, i, v, i).values["leakage_invariant"] < 0.1
+
+
+def test_linear_scores_against_sklearn():
+    v, i = normal(300, 2), normal(300, 3, seed=1)
+    learned_v, learned_i = v @ normal(2, 3, seed=2) + normal(300, 3, seed=3), np.tanh(i) + normal(300, 3, seed=4)
+    order = np.random.default_rng([0, 0]).permutation(300)
+    fit, score = order[:150], order[150:]
+    found = scores(learned_v, learned_i, v, i)
+    for name, learned, true in (("r2_linear", learned_v, v), ("r2_invariant_linear", learned_i, i)):
+        predicted = LinearRegression().fit(learned[fit], true[fit]).predict(learned[score])
+        assert found.values[name] == pytest.approx(r2_score(true[score], predicted))
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     order=st.permutations(range(4)),
@@ -228,33 +268,3 @@ def test_same_seed_same_numbers():
     v = normal(200, 3)
     learned = v @ normal(3, 3, seed=1)
     assert scores(learned, v, v, v).values == scores(learned, v, v, v).values
-
-
-def test_graph_f1_follows_the_matching():
-    true = np.array([[0, 0, 0], [0.9, 0, 0], [0, -1.2, 0]])
-    order = [2, 0, 1]  # learned latent j is true latent order[j]
-    assignment = tuple(order.index(k) for k in range(3))
-    learned = true[np.ix_(order, order)]
-    assert graph_f1(learned, true, assignment) == 1.0
-    assert graph_f1(learned.T, true, assignment) == 0.0
-    assert graph_f1(0.2 * learned, true, assignment) == 0.0
-    assert graph_f1(0.2 * learned, true, assignment, threshold=0.1) == pytest.approx(1.0)
-
-
-def test_graph_f1_by_hand():
-    true = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0]])
-    learned = np.array([[0, 0, 0], [1, 0, 0], [0, 0.1, 0]])  # one hit, two missed
-    assert graph_f1(learned, true, (0, 1, 2)) == pytest.approx(2 * 1 / (1 + 3))
-    assert graph_f1(learned, true, (0, -1, 2)) == 0.0
-    empty = np.zeros((3, 3))
-    assert graph_f1(empty, empty, (0, 1, 2)) == 1.0
-    assert graph_f1(np.stack([empty, learned]), true, (0, 1, 2)) == pytest.approx(0.5)
-
-
-def test_graph_f1_in_units_of_the_latents():
-    true = np.array([[0, 0], [1.0, 0]])
-    learned = np.array([[0, 0], [0.01, 0]])  # the same graph with latent 1 measured in hundreds
-    assert graph_f1(learned, true, (0, 1)) == 0.0
-    assert graph_f1(learned, true, (0, 1), learned_scale=[1.0, 0.01], true_scale=[1.0, 1.0]) == 1.0
-    with pytest.raises(ValueError, match="assignment"):
-        graph_f1(learned, true, (0, 5))
