@@ -49,11 +49,29 @@ class CausalModelSpec(ModelSpec):
     """Fields of the models with a responsive and an invariant block."""
 
     responsive_dim: int | float = Field(4, description="d_v: an integer, or a fraction of latent_dim")
-    mechanisms: Literal["free", "targeted"] = Field("free", description="how mechanisms depend on u")
+    mechanisms: Literal["free", "diagonal", "targeted", "group_sparse"] = Field(
+        "targeted",
+        description="what perturbations change: free: everything, as published; diagonal: the same without edges among "
+        "responsive latents; targeted: the rows of their targets; group_sparse: few rows, by a penalty",
+    )
+    targets: Literal["auto", "known", "known_unordered", "learned"] = Field(
+        "auto",
+        description="targeted: known (an oracle for labels and causal order), known_unordered (orders searched by "
+        "loss), learned; auto: known where the data know them, else learned",
+    )
+    targets_per_perturbation: int = Field(1, ge=1, description="targeted, learned: most targets of a perturbation")
+    intervention: Literal["cut", "soft"] = Field(
+        "cut", description="targeted: a target's incoming edges vanish (cut) or change freely (soft)"
+    )
     posterior: Literal["unmixed", "noise"] = Field(
         "unmixed", description="unmixed: rotation on the side of the prior; noise: as published"
     )
-    sparsity: float = Field(0.0, ge=0, description="weight of the L1 penalty on graph and perturbation effects")
+    sparsity: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the L1 penalty on graph and perturbation effects; group_sparse: of the norms of whole "
+        "row changes; 0 is none",
+    )
     kl_responsive: float = Field(1.0, ge=0)
     kl_invariant: float = Field(1.0, ge=0)
     alignment: AlignmentSpec = AlignmentSpec()
@@ -90,7 +108,9 @@ class CiteVAESpec(CausalModelSpec):
     """CITE-VAE: a trajectory under u; a snapshot is two frames, control then perturbed."""
 
     kind: Literal["cite_vae"] = "cite_vae"
-    lagged: Literal["diagonal", "dense"] = Field("diagonal", description="form of the lagged matrix B")
+    lagged: Literal["none", "diagonal", "dense", "nonlinear"] = Field(
+        "diagonal", description="lagged matrix B; nonlinear: dense, and a small network beside it"
+    )
 
     @model_validator(mode="after")
     def _needs_a_first_frame(self) -> CiteVAESpec:
@@ -106,4 +126,39 @@ class BetaVAESpec(ModelSpec):
     kl: float = Field(1.0, ge=0, description="weight of the KL term")
 
 
-AnyModelSpec = Annotated[PerturbedVAESpec | CiteVAESpec | BetaVAESpec, Field(discriminator="kind")]
+class DiscrepancyVAESpec(ModelSpec):
+    """Discrepancy-VAE (Zhang et al. 2023), the published predecessor; the defaults are its published settings."""
+
+    kind: Literal["discrepancy_vae"] = "discrepancy_vae"
+    layers: int = Field(1, ge=1, le=16, description="hidden layers of encoder and decoder")
+    likelihood_variance: float = Field(
+        0.5, gt=0, description="squared errors, a mean over features, are divided by twice this; 0.5 as published"
+    )
+    kl_warmup: float = Field(0.1, ge=0, le=1, description="fraction of the epochs before the KL weight starts to rise")
+    kl: float = Field(2.0, ge=0, description="weight of the KL term at the end of training, to which it rises linearly")
+    discrepancy: float = Field(
+        10.0,
+        ge=0,
+        description="α, weight of the MMD between generated and perturbed cells; rises from 0 over 5 % to 50 % of the "
+        "epochs",
+    )
+    discrepancy_over: Literal["perturbation", "batch"] = Field(
+        "perturbation", description="cells compared with each other: those of one perturbation, or a whole mini-batch"
+    )
+    bandwidth: float = Field(
+        1000.0, gt=0, description="σ of the MMD, in squared units of the transformed inputs: widths σ/32 · 2^k, k = 0…9"
+    )
+    temperature: float = Field(
+        5.0, gt=0, description="factor on the logits of the targets at the end of training; it starts at 1"
+    )
+    sparsity: float = Field(1e-3, ge=0, description="weight of the L1 penalty on the latent graph; 0 is none")
+    pairing: Pairing = Field("auto", description="auto: true pairs where the data have them, else random")
+
+    @model_validator(mode="after")
+    def _needs_a_control(self) -> DiscrepancyVAESpec:
+        if self.pairing == "none":
+            raise ValueError("discrepancy_vae generates from control cells: pairing: none is not possible, random is")
+        return self
+
+
+AnyModelSpec = Annotated[PerturbedVAESpec | CiteVAESpec | BetaVAESpec | DiscrepancyVAESpec, Field(discriminator="kind")]

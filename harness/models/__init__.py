@@ -11,12 +11,24 @@ from torch import Tensor
 from harness.models.base import LatentModel, Latents, Loss, Networks
 from harness.models.beta_vae import BetaVAE
 from harness.models.cite_vae import CiteVAE
+from harness.models.discrepancy_vae import DiscrepancyVAE
+from harness.models.mechanisms import FamilyOptions
 from harness.models.perturbed_vae import PerturbedVAE
 
 __all__ = ["LatentModel", "Latents", "Loss", "Networks", "build_model"]
 
 _NETWORK_FIELDS = tuple(entry.name for entry in fields(Networks))
-_CAUSAL_FIELDS = ("mechanisms", "posterior", "kl_responsive", "kl_invariant", "sparsity")
+_DISCREPANCY_FIELDS = (
+    "latent_dim",
+    "kl",
+    "discrepancy",
+    "discrepancy_over",
+    "bandwidth",
+    "temperature",
+    "sparsity",
+)
+_CAUSAL_FIELDS = ("posterior", "kl_responsive", "kl_invariant", "sparsity")
+_FAMILY_FIELDS = ("mechanisms", "targets", "targets_per_perturbation", "intervention", "lagged")
 
 
 def build_model(
@@ -47,8 +59,15 @@ def build_model(
     networks = Networks(**{name: described[name] for name in _NETWORK_FIELDS})
     if described["kind"] == "beta_vae":
         return BetaVAE(shape, networks, latent_dim=described["latent_dim"], kl=described["kl"])
+    if described["kind"] == "discrepancy_vae":
+        own = {name: described[name] for name in _DISCREPANCY_FIELDS}
+        return DiscrepancyVAE(shape, networks, perturbations=perturbations, kl_start=described["kl_warmup"], **own)
+    chosen = {name: described[name] for name in _FAMILY_FIELDS if name in described}
+    if chosen["targets"] == "auto":
+        chosen["targets"] = "learned" if targets is None else "known"
     options = {name: described[name] for name in _CAUSAL_FIELDS}
     options |= {
+        "family": FamilyOptions(**chosen),
         "d_v": described["responsive_dim"],
         "d_i": described["latent_dim"] - described["responsive_dim"],
         "perturbations": perturbations,
@@ -60,5 +79,6 @@ def build_model(
     if described["kind"] == "perturbed_vae":
         return PerturbedVAE(shape, networks, **options)
     if described["kind"] == "cite_vae":
-        return CiteVAE(shape, networks, lagged=described["lagged"], **options)
-    raise ValueError(f"model {described['kind']!r} is unknown; known are perturbed_vae, cite_vae, beta_vae")
+        return CiteVAE(shape, networks, **options)
+    known = "perturbed_vae, cite_vae, beta_vae, discrepancy_vae"
+    raise ValueError(f"model {described['kind']!r} is unknown; known are {known}")

@@ -10,6 +10,7 @@ Two posteriors are available (after Jiang et al. 2026, arXiv 2605.19343):
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 
 from harness.models.base import LatentModel, Loss, Networks
 from harness.models.gaussian import Gaussian, kl_to_centred, mmd, negative_log_likelihood
-from harness.models.scm import FreeMechanisms, Mechanism, Mechanisms, TargetedMechanisms, solve
+from harness.models.mechanisms import FamilyOptions, build_family
+from harness.models.moments import Context
+from harness.models.scm import Mechanism, from_past, solve
 
 #: Log-variance an untrained posterior starts with: small beside the prior's, so that latents carry signal at once.
 _START = -3.0
@@ -42,12 +45,10 @@ class CausalVAE(LatentModel):
         Sizes of the responsive and the invariant block.
     perturbations
         p, the length of u.
-    mechanisms
-        ``free`` or ``targeted``.
+    family
+        The mechanism family.
     targets : (p, d_true) bool
-        For ``targeted``: known targets; d_true <= d_v.
-    lagged
-        Form of the lagged matrix B: ``none``, ``diagonal``, ``dense``.
+        Targets the data know, or None; d_true <= d_v.
     posterior
         ``unmixed`` or ``noise``.
     kl_responsive, kl_invariant
@@ -68,9 +69,8 @@ class CausalVAE(LatentModel):
         d_v: int,
         d_i: int,
         perturbations: int,
-        mechanisms: str,
+        family: FamilyOptions,
         targets: Tensor | None,
-        lagged: str,
         posterior: str,
         kl_responsive: float,
         kl_invariant: float,
@@ -86,7 +86,10 @@ class CausalVAE(LatentModel):
         self.kl_responsive, self.kl_invariant = kl_responsive, kl_invariant
         self.alignment, self.alignment_kind = alignment, alignment_kind
         self.paired, self.sparsity = paired, sparsity
-        self.mechanisms = _mechanisms(mechanisms, targets, perturbations, d_v, d_i, lagged)
+        self.options = family
+        self.mechanisms = build_family(
+            family, perturbations=perturbations, responsive=d_v, invariant=d_i, known=targets
+        )
         if reads_u:
             self.responsive_head = nn.Linear(features + perturbations, 2 * d_v)
             self.invariant_head = nn.Linear(features, 2 * d_i)
@@ -101,6 +104,9 @@ class CausalVAE(LatentModel):
 
     def learned_graph(self) -> Tensor:
         return self.mechanisms.masked_graph.detach()
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        self.mechanisms.anneal(epoch / epochs)
 
     # -- posterior ------------------------------------------------------------------------------------
 
@@ -129,6 +135,10 @@ class CausalVAE(LatentModel):
             latents = torch.linalg.solve(self.unmixing, rotated.T).T
         out: Tensor = self.decoder(torch.cat([latents, invariant], dim=1))
         return out
+
+    @abstractmethod
+    def contexts(self, frames: Tensor, u: Tensor) -> list[Context]:
+        """Posteriors of trajectories (n, T, ...) that share one u (p,), as the second stage reads them."""
 
     # -- objective ------------------------------------------------------------------------------------
 
@@ -170,8 +180,12 @@ class CausalVAE(LatentModel):
                 kl = kl + kl_to_centred(posterior, mechanism.variance).sum(1)
             else:
                 decoded = self.decoder(torch.cat([sample, z_i], dim=1))
-                kl = kl + self.unmixed_kl(posterior, invariant, mechanism, previous)
-                previous = posterior
+                if mechanism.is_linear:
+                    kl = kl + self.unmixed_kl(posterior, invariant, mechanism, previous)
+                    previous = posterior
+                else:
+                    kl = kl + self._sampled_kl(posterior, z_i, mechanism, before)
+                    before = self.latents_of(sample, z_i, mechanism, None)
             reconstruction = reconstruction + negative_log_likelihood(x[:, time], decoded, self.likelihood_variance)
         kl_invariant = kl_to_centred(invariant, torch.ones_like(invariant.mean)).sum(1)
         return reconstruction, kl, kl_invariant
@@ -197,9 +211,22 @@ class CausalVAE(LatentModel):
             spread = spread + _apply(past.square(), before.variance)
         mean = mean + _apply(from_i, invariant.mean)
         spread = spread + _apply(from_i.square(), invariant.variance)
+        return self._kl_of_noise(mean, spread, posterior, mechanism)
+
+    def _sampled_kl(self, posterior: Gaussian, z_i: Tensor, mechanism: Mechanism, before: Tensor | None) -> Tensor:
+        """`unmixed_kl` where the past enters nonlinearly: z_i and the past are samples, h is averaged exactly, (n,)."""
+        own = mechanism.system @ self.unmixing
+        mean = _apply(own, posterior.mean) - mechanism.mean
+        mean = mean + _apply(mechanism.system @ self.from_invariant - mechanism.graph_invariant, z_i)
+        if before is not None:
+            mean = mean - from_past(mechanism, before)
+        return self._kl_of_noise(mean, _apply(own.square(), posterior.variance), posterior, mechanism)
+
+    def _kl_of_noise(self, mean: Tensor, spread: Tensor, posterior: Gaussian, mechanism: Mechanism) -> Tensor:
+        """KL_v (n,) from mean and variance of the exogenous noise under q, its own mean taken off."""
         cross = mechanism.variance.log() + (mean.square() + spread) / mechanism.variance
         entropy = 1.0 + posterior.log_variance
-        return 0.5 * (cross - entropy).sum(1) - torch.linalg.slogdet(mixing).logabsdet
+        return 0.5 * (cross - entropy).sum(1) - torch.linalg.slogdet(self.unmixing).logabsdet
 
     def assemble(
         self, terms: tuple[Tensor, Tensor, Tensor], aligned: Sequence[Tensor], frames: int, kl_weight: float
@@ -254,21 +281,6 @@ class CausalVAE(LatentModel):
         """z_v (n, d_v) from the prior under ``mechanism``."""
         noise = torch.randn(mechanism.mean.shape, generator=generator, device=mechanism.mean.device)
         return solve(mechanism, mechanism.mean + mechanism.variance.sqrt() * noise, invariant, before)
-
-
-def _mechanisms(kind: str, targets: Tensor | None, perturbations: int, d_v: int, d_i: int, lagged: str) -> Mechanisms:
-    if kind == "free":
-        return FreeMechanisms(perturbations, d_v, d_i, lagged)
-    if kind != "targeted":
-        raise ValueError(f"mechanisms {kind!r} is unknown; known are free, targeted")
-    if targets is None:
-        raise ValueError("mechanisms: targeted needs known targets, which these data do not have; use mechanisms: free")
-    known = targets.shape[1]
-    if known > d_v:
-        raise ValueError(f"mechanisms: targeted needs a responsive latent for each of the {known} targets, not {d_v}")
-    padded = torch.zeros(len(targets), d_v, dtype=torch.bool)
-    padded[:, :known] = targets
-    return TargetedMechanisms(padded, d_i, lagged)
 
 
 def _apply(matrices: Tensor, vectors: Tensor) -> Tensor:

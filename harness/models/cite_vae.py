@@ -16,6 +16,7 @@ from torch import Tensor
 from harness.models.base import Latents, Loss, Networks
 from harness.models.causal_vae import CausalVAE, Encoded
 from harness.models.gaussian import Gaussian
+from harness.models.moments import Context
 from harness.models.scm import Mechanism
 
 
@@ -61,6 +62,13 @@ class CiteVAE(CausalVAE):
         mechanisms = self._mechanisms_over_time(u, times)
         terms = self.trajectory_bound(inputs, responsive, invariant, mechanisms, generator)
         return self.assemble(terms, each, times, kl_weight)
+
+    def contexts(self, frames: Tensor, u: Tensor) -> list[Context]:
+        responsive, invariant, _ = self._infer_trajectory(frames, u.expand(len(frames), -1))
+        found = [Context(torch.zeros_like(u), responsive[0], None, invariant)]
+        for before, now in zip(responsive[:-1], responsive[1:], strict=True):
+            found.append(Context(u, now, before, invariant))
+        return found
 
     def encode(self, frames: Tensor, u: Tensor) -> Latents:
         times = frames.shape[1]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from harness.models.base import Latents, Loss, Networks
 from harness.models.causal_vae import CausalVAE
+from harness.models.moments import Context
 
 
 class PerturbedVAE(CausalVAE):
@@ -20,11 +21,11 @@ class PerturbedVAE(CausalVAE):
     Parameters
     ----------
     shape, networks, options
-        See `CausalVAE`; the lagged matrix is absent.
+        See `CausalVAE`; the family has no lagged part.
     """
 
     def __init__(self, shape: tuple[int, ...], networks: Networks, **options: Any) -> None:
-        super().__init__(shape, networks, lagged="none", **options)
+        super().__init__(shape, networks, **options)
 
     def loss(self, frames: Tensor, u: Tensor, kl_weight: float, generator: torch.Generator | None) -> Loss:
         n = len(frames)
@@ -38,6 +39,15 @@ class PerturbedVAE(CausalVAE):
         terms = self.trajectory_bound(inputs, [responsive], invariant, [self.mechanisms(u)], generator)
         aligned = [invariant.mean[:n], invariant.mean[n:]] if self.paired else []
         return self.assemble(terms, aligned, 1, kl_weight)
+
+    def contexts(self, frames: Tensor, u: Tensor) -> list[Context]:
+        control = torch.zeros_like(u)
+        seen = [(frames[:, -1], u), (frames[:, 0], control)] if self.paired else [(frames[:, -1], u)]
+        found = []
+        for x, under in seen:
+            responsive, invariant = self.infer(x, under.expand(len(x), -1))
+            found.append(Context(under, responsive, None, invariant))
+        return found
 
     def encode(self, frames: Tensor, u: Tensor) -> Latents:
         responsive, invariant = self.infer(frames[:, -1], u)

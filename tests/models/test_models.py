@@ -136,7 +136,12 @@ def test_draws_have_the_prior_moments():
 @pytest.mark.parametrize(
     ("spec", "shape", "targets", "words"),
     [
-        (PerturbedVAESpec(mechanisms="targeted", latent_dim=5, responsive_dim=3), (6,), None, "needs known targets"),
+        (
+            PerturbedVAESpec(mechanisms="targeted", targets="known", latent_dim=5, responsive_dim=3),
+            (6,),
+            None,
+            "needs known targets",
+        ),
         (PerturbedVAESpec(mechanisms="targeted", latent_dim=5, responsive_dim=2), (6,), TARGETS, "each of the 3"),
         (PerturbedVAESpec(network="conv"), (6,), None, "needs images"),
         (PerturbedVAESpec(input_pca=7), (6,), None, "exceeds the 6 features"),

@@ -3,7 +3,8 @@
 import torch
 
 from harness.models.gaussian import Gaussian, kl_to_centred
-from harness.models.scm import FreeMechanisms, TargetedMechanisms, noise_of, solve
+from harness.models.mechanisms import FreeMechanisms, KnownTargets
+from harness.models.scm import noise_of, solve
 
 
 def _random(mechanisms, seed=0):
@@ -45,7 +46,7 @@ def test_graph_is_strictly_lower_triangular():
 
 def test_targeted_changes_and_cuts_only_the_targets_rows():
     targets = torch.tensor([[True, False, False], [False, False, True]])
-    mechanisms = _random(TargetedMechanisms(targets, 2, "dense"))
+    mechanisms = _random(KnownTargets(targets, 2, "dense"))
     control, first, last, both = (mechanisms(torch.tensor([u]).double()) for u in ([0, 0], [1, 0], [0, 1], [1, 1]))
     assert (last.graph[0, 2] == 0).all()
     assert (last.graph_invariant[0, 2] == 0).all()
