@@ -7,7 +7,7 @@ import pytest
 
 from harness.data.fingerprint import fingerprint
 from harness.data_spec import SimulationData
-from harness.model_spec import BetaVAESpec, CiteVAESpec, PerturbedVAESpec
+from harness.model_spec import BetaVAESpec, CiteVAESpec, DiscrepancyVAESpec, PerturbedVAESpec
 from harness.trial import run_trial
 from harness.trial_result import read_result
 from harness.trial_spec import TrainSpec, TrialSpec
@@ -18,6 +18,7 @@ MODELS = [
     PerturbedVAESpec(responsive_dim=2, mechanisms="targeted", **SMALL),
     CiteVAESpec(responsive_dim=2, **SMALL),
     BetaVAESpec(**SMALL),
+    DiscrepancyVAESpec(**SMALL),
 ]
 
 
