@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ from harness.study.axis_scale import Scale, scale_of
 from harness.study.canvas import BLUE, FAINT, INK, MUTED, ORANGE, STYLE, new_figure, panel, write
 from harness.study.expectation import CONTROLS
 from harness.study.records import MODEL, AxisValue, Records
-from harness.study.statistics import Estimate
+from harness.study.statistics import Estimate, estimate
 from harness.study.tables import MCC, axis_text, model_text, short_title
 from harness.study.verdicts import IDENTIFIED, Verdict
 
@@ -29,15 +30,15 @@ SIGNS = ("o", "s", "D", "^", "v", "P", "X")
 PREDICTED = "#e3f1ea"
 #: Conditions whose margins are shown, in the theorem's order, then the one it hides.
 CONDITIONS = ("mixing", "environment_sufficiency", "alignment", "intervention_sufficiency", "rotation")
-#: A margin that moves less than this over the axis does not vary.
-STILL = 0.01
+#: A margin varies over the axis if it moves by more than this share of its largest value.
+MOVES = 0.2
 #: Inches.
 WIDE, NARROW, TALL, LOW = 4.6, 2.9, 2.5, 0.72
 LEFT, RIGHT, TOP, GAP_ACROSS, GAP_DOWN, FOOT, LEGEND_LINE = 0.62, 0.2, 0.6, 0.28, 0.3, 0.45, 0.175
 #: Most small multiples side by side, and most that are drawn at all.
 ACROSS, MOST_PANELS = 3, 9
-#: Entries of the legend in a line.
-ENTRIES = 2
+#: Room that a sign takes beside another at one value, and a letter of the legend.
+SIGN, LETTER = 0.16, 0.055
 
 Setting = tuple[tuple[str, AxisValue], ...]
 Margin = tuple[str, str]  # condition and side, true or learned
@@ -111,15 +112,18 @@ def _draw(records: Records, judged: Sequence[Verdict], panels: Mapping[Setting, 
     styles = {model: (HUES[i % len(HUES)], SIGNS[i % len(SIGNS)]) for i, model in enumerate(models)}
     entries = _legend(judged, styles, conditions)
     across = min(len(panels), ACROSS)
-    wide = WIDE if across == 1 else NARROW
+    signs = 0.0 if scale.is_numeric else SIGN * len(models) * len(scale.values)
+    wide = max(WIDE if across == 1 else NARROW, signs)
     block = TALL + len(conditions) * (LOW + GAP_DOWN)
-    legend_height = LEGEND_LINE * math.ceil(len(entries) / ENTRIES) + 0.1
+    columns = _legend_columns(entries, LEFT + across * wide)
+    legend_height = LEGEND_LINE * math.ceil(len(entries) / columns) + 0.1
     rows = math.ceil(len(panels) / across)
     width = LEFT + across * wide + (across - 1) * GAP_ACROSS + RIGHT
     top = TOP + (0.2 if any(panels) else 0.0)
     height = top + rows * block + (rows - 1) * (GAP_DOWN + 0.75) + FOOT + legend_height
     figure = new_figure(width, height)
     low = _lowest(judged)
+    stacks = []
     for number, (setting, verdicts) in enumerate(panels.items()):
         row, column = divmod(number, across)
         left = LEFT + column * (wide + GAP_ACROSS)
@@ -135,7 +139,12 @@ def _draw(records: Records, judged: Sequence[Verdict], panels: Mapping[Setting, 
             below.set_title(f"margin of {condition.replace('_', ' ')}", fontsize=7.5, color=MUTED, loc="left", pad=3)
             stack.append(below)
         _frame(stack, axis, scale, is_first=column == 0)
-    _words_around(figure, records, title, entries)
+        stacks.append(stack)
+    for beside in zip(*(stack[1:] for stack in stacks), strict=True):  # one scale a condition: only the first has ticks
+        limits = [axes.get_ylim() for axes in beside]
+        for axes in beside:
+            axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+    _words_around(figure, records, title, entries, columns)
     return figure
 
 
@@ -143,7 +152,9 @@ def _words(setting: Setting) -> str:
     return " · ".join(f"{short_title(axis)} {axis_text(value)}" for axis, value in setting)
 
 
-def _words_around(figure: Figure, records: Records, title: str, entries: Sequence[Line2D | Patch]) -> None:
+def _words_around(
+    figure: Figure, records: Records, title: str, entries: Sequence[Line2D | Patch], columns: int
+) -> None:
     width, height = figure.get_size_inches()
     name = f"MCC · {title}" if title else "MCC"
     figure.text(0.2 / width, 1 - 0.25 / height, name, fontsize=11, fontweight="bold", va="center")
@@ -154,7 +165,7 @@ def _words_around(figure: Figure, records: Records, title: str, entries: Sequenc
         handles=list(entries),
         loc="lower left",
         bbox_to_anchor=(0.15 / width, 0.04 / height),
-        ncols=ENTRIES,
+        ncols=columns,
         fontsize=7.2,
         frameon=False,
         handlelength=2.2,
@@ -186,6 +197,16 @@ def _legend(
     if conditions:
         entries.append(Line2D([], [], color=INK, linewidth=1.2, label="margin in the truth; coloured: learned"))
     return entries
+
+
+def _legend_columns(entries: Sequence[Line2D | Patch], width: float) -> int:
+    """Most columns, up to three, that a width in inches has room for; they are filled one after another."""
+    lengths = [len(str(entry.get_label())) for entry in entries]
+    for columns in (3, 2):
+        parts = np.array_split(lengths, columns)
+        if len(lengths) >= columns and sum(0.5 + LETTER * part.max() for part in parts) <= width:
+            return columns
+    return 1
 
 
 def _frame(stack: Sequence[Axes], axis: str, scale: Scale, *, is_first: bool) -> None:
@@ -270,17 +291,18 @@ def _shared(verdicts: Iterable[Verdict], value: AxisValue) -> bool:
 def _level(
     axes: Axes, verdicts: Sequence[Verdict], records: Records, metric: str, scale: Scale, linestyle: str
 ) -> None:
-    """A level that belongs to the size of the latent space: mean and interval over all models at each value."""
-    cells = {one.cell for one in verdicts}
+    """A level that belongs to the size of the latent space: at each value the mean over models, with its interval."""
     found: list[tuple[tuple[float, float], Estimate]] = []
     for value, span in scale.spans().items():
         here = {one.cell for one in verdicts if one.value == value}
-        level = records.filter(lambda record, here=here: record.cell in here & cells).estimate(metric)  # type: ignore[misc]
+        seeds = records.filter(lambda record, here=here: record.cell in here).group(lambda record: record.seed)  # type: ignore[misc]
+        means = (its.estimate(metric) for its in seeds.values())  # models of one seed share their data
+        level = estimate(one.mean for one in means if one is not None)
         if level is not None:
             found.append((span, level))
     across = [x for span, _ in found for x in span]
-    means = [level.mean for _, level in found for _ in range(2)]
-    axes.plot(across, means, color=MUTED, linewidth=1.1, linestyle=linestyle, zorder=2)
+    heights = [level.mean for _, level in found for _ in range(2)]
+    axes.plot(across, heights, color=MUTED, linewidth=1.1, linestyle=linestyle, zorder=2)
     for (begin, end), level in found:
         if level.low is not None and level.high is not None:
             axes.fill_between([begin, end], level.low, level.high, color=MUTED, alpha=0.16, linewidth=0, zorder=1)
@@ -308,7 +330,7 @@ def _varying_margins(records: Records, judged: Sequence[Verdict]) -> list[Margin
             value = records.where(cell=one.cell).estimate(_metric(margin))
             if value is not None:
                 lines.setdefault((one.model, _setting(one)), []).append(value.mean)
-        if any(max(means) - min(means) > STILL for means in lines.values()):
+        if any(max(means) - min(means) > MOVES * max(map(abs, means)) for means in lines.values()):
             varying.append(margin)
     return varying
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.data_spec import AnyDataSpec
+from harness.data_spec import AnyDataSpec, SimulationData
 from harness.errors import UserError
 from harness.study.axes import (
     MODEL_AXIS,
@@ -128,11 +128,15 @@ class Preview:
 
 
 def into_jobs(trials: Sequence[PlannedTrial], trials_per_job: int) -> tuple[tuple[PlannedTrial, ...], ...]:
-    """Cut trials into jobs, in order, never two datasets in one job: each is then loaded once a job."""
+    """Cut trials into jobs, in order, never two datasets that are read in one job: each is then read once a job.
+
+    Vectors are not read but generated in each trial, so that its seeds share a job also where each has its own truth.
+    """
     jobs: list[tuple[PlannedTrial, ...]] = []
     by_data: dict[str, list[PlannedTrial]] = {}
     for trial in trials:
-        by_data.setdefault(trial.spec.data_fingerprint, []).append(trial)
+        generated = isinstance(trial.spec.data, SimulationData)
+        by_data.setdefault("" if generated else trial.spec.data_fingerprint, []).append(trial)
     for group in by_data.values():
         jobs.extend(tuple(group[start : start + trials_per_job]) for start in range(0, len(group), trials_per_job))
     return tuple(jobs)

@@ -2,10 +2,12 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.image import imread
+from matplotlib.lines import Line2D
 from report_samples import MCC, record, study
 
 from harness.study import axis_figure as module
@@ -163,3 +165,21 @@ def test_an_axis_over_models_can_be_drawn(tmp_path):
     spec = study(expect={"axis": "model", "identifies_where": ["cite_vae"]})
     found = Records([record(name, model=name, metrics={MCC: 0.8}) for name in ("perturbed_vae", "cite_vae")])
     assert axis_figure(found, verdicts(found, expectation_of(spec)), tmp_path / "axis.png") is not None
+
+
+def test_one_scale_a_margin_across_small_multiples(monkeypatch, tmp_path):
+    further = [{"data.process.steps": steps} for steps in (1, 2)]
+    found = [
+        replace(one, metrics={**one.metrics, "conditions/rotation/margin_learned": one.axes[KEY] * factor})
+        for one in records([1, 4, 8], further)
+        for factor in [{1: 1.0, 2: 0.1}[one.axes["data.process.steps"]]]
+    ]
+    _, figure = drawn(monkeypatch, tmp_path, Records(found), **{"data.process.steps": [1, 2]})
+    first, second = [axes for axes in figure.axes if axes.get_title(loc="left") == "margin of rotation"]
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_ylim()[1] > 8
+
+
+def test_the_legend_takes_as_many_columns_as_fit():
+    entries = [Line2D([], [], label="x" * length) for length in (50, 50, 10, 10)]
+    assert [module._legend_columns(entries, width) for width in (3.0, 5.0, 20.0)] == [1, 2, 3]

@@ -271,14 +271,24 @@ def test_a_range_may_be_impossible_only_in_combination():
 
 
 def test_jobs_hold_one_dataset_each_and_every_trial_once():
-    planned_jobs = planned(
-        grid={"data.noise": [0.1, 0.2], "latent_dim": [5, 6, 7]}, seeds=1, compute={"trials_per_job": 2}
+    cells = study(
+        data={"kind": "perturbseq"},
+        grid={"data.genes": [10, 20], "latent_dim": [5, 6, 7]},
+        seeds=1,
+        compute={"trials_per_job": 2},
     )
+    planned_jobs = plan(cells, lambda data: f"print-of-{data.genes}")
     jobs = planned_jobs.jobs()
     assert [len(job) for job in jobs] == [2, 1, 2, 1]
     assert all(len({trial.spec.data_fingerprint for trial in job}) == 1 for job in jobs)
     assert sorted(t.trial_id for job in jobs for t in job) == sorted(t.trial_id for t in planned_jobs.trials)
     assert into_jobs([], 3) == ()
+
+
+def test_vectors_generated_in_each_trial_share_a_job():
+    planned_jobs = planned(data={**SIMULATION, "seed": "per_trial"}, seeds=5, compute={"trials_per_job": 3})
+    assert [len(job) for job in planned_jobs.jobs()] == [3, 2]
+    assert len({trial.spec.data_fingerprint for trial in planned_jobs.trials}) == 5
 
 
 def test_preview_counts_and_estimates():
