@@ -66,6 +66,9 @@ class CausalModelSpec(ModelSpec):
     posterior: Literal["unmixed", "noise"] = Field(
         "unmixed", description="unmixed: rotation on the side of the prior; noise: as published"
     )
+    covariance: Literal["full", "diagonal"] = Field(
+        "full", description="posterior: unmixed; diagonal bends latents where the decoder's Jacobian is not orthogonal"
+    )
     sparsity: float = Field(
         0.0,
         ge=0,

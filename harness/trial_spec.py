@@ -17,7 +17,17 @@ from harness.model_spec import AnyModelSpec
 from harness.spec_part import Part
 
 #: Raised by hand when a change alters results; part of every trial's id.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
+
+
+class SecondStageSpec(Part):
+    """Unmixing and mechanisms fitted again to posterior moments; for ``posterior: unmixed`` and a linear past."""
+
+    restarts: int = Field(16, ge=0, description="random starts, of which the lowest loss is kept; 0 is no second stage")
+    steps: int = Field(400, ge=1, description="optimisation steps of a start")
+    after: float = Field(
+        0.5, gt=0, le=1, description="share of the epochs after which it comes first; it comes again at the end"
+    )
 
 
 class TrainSpec(Part):
@@ -29,6 +39,7 @@ class TrainSpec(Part):
     mechanism_rate: float = Field(5.0, gt=0, description="factor on the rate of mechanisms and unmixing")
     schedule: Literal["cosine", "constant"] = "cosine"
     gradient_clip: float | None = Field(10.0, gt=0, description="largest gradient norm")
+    second_stage: SecondStageSpec = SecondStageSpec()
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     patience: int | None = Field(None, ge=1, description="validations without improvement before stopping")
     checkpoint_seconds: float = Field(20.0, ge=0, description="least time between checkpoints")

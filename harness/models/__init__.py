@@ -27,7 +27,7 @@ _DISCREPANCY_FIELDS = (
     "temperature",
     "sparsity",
 )
-_CAUSAL_FIELDS = ("posterior", "kl_responsive", "kl_invariant", "sparsity")
+_CAUSAL_FIELDS = ("posterior", "covariance", "kl_responsive", "kl_invariant", "sparsity")
 _FAMILY_FIELDS = ("mechanisms", "targets", "targets_per_perturbation", "intervention", "lagged")
 
 

@@ -108,6 +108,11 @@ class LatentModel(nn.Module, ABC):
             Epochs training is planned for.
         """
 
+    @property
+    def settled(self) -> bool:
+        """Whether the weights are of the final model: nothing is annealed any more."""
+        return True
+
     @abstractmethod
     def loss(self, frames: Tensor, u: Tensor, kl_weight: float, generator: torch.Generator | None) -> Loss:
         """Objective of a batch.

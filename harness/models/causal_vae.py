@@ -1,37 +1,19 @@
-"""What PerturbedVAE and CITE-VAE share: posteriors over a structural layer, and the evidence bound of a trajectory.
-
-Two posteriors are available (after Jiang et al. 2026, arXiv 2605.19343):
-
-``noise``    as published: q(ñ_v | x, u) q(z_i | x) over exogenous noise. Prior and posterior are the same affine map of
-             the noise, so KL_v = KL( N(μ', σ'²) ‖ N(0, diag β_v) ) exactly (our reconstruction); the decoder reads z.
-``unmixed``  q(h | x) without u; the decoder reads h, and the rotation lives on the prior's side, z_v = W h_v + C h_i,
-             so that unmixing costs no reconstruction. KL_v is closed-form, with −log|det W|.
-"""
+"""What PerturbedVAE and CITE-VAE share: a posterior over a structural layer, and the evidence bound of a trajectory."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.models.base import LatentModel, Loss, Networks
-from harness.models.gaussian import Gaussian, kl_to_centred, mmd, negative_log_likelihood
+from harness.models.gaussian import mmd, negative_log_likelihood
 from harness.models.mechanisms import FamilyOptions, build_family
 from harness.models.moments import Context
-from harness.models.scm import Mechanism, from_past, solve
-
-#: Log-variance an untrained posterior starts with: small beside the prior's, so that latents carry signal at once.
-_START = -3.0
-
-
-class Encoded(NamedTuple):
-    """Posteriors of m frames: ``responsive`` (noise ñ_v or features h_v) and ``invariant`` z_i."""
-
-    responsive: Gaussian
-    invariant: Gaussian
+from harness.models.posterior import Features, Invariant, NoisePosterior, UnmixedPosterior, apply, log_determinant
+from harness.models.scm import Mechanism, solve
 
 
 class CausalVAE(LatentModel):
@@ -49,8 +31,8 @@ class CausalVAE(LatentModel):
         The mechanism family.
     targets : (p, d_true) bool
         Targets the data know, or None; d_true <= d_v.
-    posterior
-        ``unmixed`` or ``noise``.
+    posterior, covariance
+        ``unmixed`` with a ``full`` or ``diagonal`` covariance, or ``noise``; see `harness.models.posterior`.
     kl_responsive, kl_invariant
         λ_v, λ_i.
     alignment, alignment_kind
@@ -58,7 +40,7 @@ class CausalVAE(LatentModel):
     paired
         Whether the first frame is a control to align with; without, only the last frame is used.
     sparsity
-        Weight of the L1 penalty on graph and perturbation effects.
+        Weight of the family's penalty.
     """
 
     def __init__(
@@ -72,6 +54,7 @@ class CausalVAE(LatentModel):
         family: FamilyOptions,
         targets: Tensor | None,
         posterior: str,
+        covariance: str,
         kl_responsive: float,
         kl_invariant: float,
         alignment: float,
@@ -79,9 +62,13 @@ class CausalVAE(LatentModel):
         paired: bool,
         sparsity: float,
     ) -> None:
-        reads_u = posterior == "noise"
-        features = networks.hidden if reads_u else 2 * (d_v + d_i)
-        super().__init__(shape, networks, latent_dim=d_v + d_i, features=features)
+        inferred: NoisePosterior | UnmixedPosterior
+        if posterior == "noise":
+            inferred = NoisePosterior(d_v, d_i, perturbations, networks.hidden)
+        else:
+            inferred = UnmixedPosterior(d_v, d_i, covariance)
+        super().__init__(shape, networks, latent_dim=d_v + d_i, features=inferred.width)
+        self.posterior = inferred
         self.d_v, self.d_i = d_v, d_i
         self.kl_responsive, self.kl_invariant = kl_responsive, kl_invariant
         self.alignment, self.alignment_kind = alignment, alignment_kind
@@ -90,17 +77,10 @@ class CausalVAE(LatentModel):
         self.mechanisms = build_family(
             family, perturbations=perturbations, responsive=d_v, invariant=d_i, known=targets
         )
-        if reads_u:
-            self.responsive_head = nn.Linear(features + perturbations, 2 * d_v)
-            self.invariant_head = nn.Linear(features, 2 * d_i)
-        else:
-            self.unmixing = nn.Parameter(torch.eye(d_v))
-            self.from_invariant = nn.Parameter(torch.zeros(d_v, d_i))
-        self.reads_u = reads_u
 
-    def mechanism_parameters(self) -> list[nn.Parameter]:
-        own = list(self.mechanisms.parameters())
-        return own if self.reads_u else [*own, self.unmixing, self.from_invariant]
+    def mechanism_parameters(self) -> list[torch.nn.Parameter]:
+        unmixing = list(self.posterior.parameters()) if isinstance(self.posterior, UnmixedPosterior) else []
+        return [*self.mechanisms.parameters(), *unmixing]
 
     def learned_graph(self) -> Tensor:
         return self.mechanisms.masked_graph.detach()
@@ -108,45 +88,36 @@ class CausalVAE(LatentModel):
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         self.mechanisms.anneal(epoch / epochs)
 
+    @property
+    def settled(self) -> bool:
+        return self.mechanisms.settled
+
     # -- posterior ------------------------------------------------------------------------------------
 
-    def infer(self, x: Tensor, u: Tensor) -> Encoded:
+    def infer(self, x: Tensor, u: Tensor) -> tuple[Features, Invariant]:
         """Posteriors of single frames x (m, ...) under u (m, p)."""
-        features = self.encoder(self.transform.inputs(x))
-        if self.reads_u:
-            features = torch.nn.functional.leaky_relu(features, 0.2)
-            v = _gaussian(self.responsive_head(torch.cat([features, u], dim=1)))
-            return Encoded(v, _gaussian(self.invariant_head(features)))
-        mean, log_variance = features.chunk(2, dim=1)
-        split = [self.d_v, self.d_i]
-        (mean_v, mean_i), (log_v, log_i) = mean.split(split, dim=1), log_variance.split(split, dim=1)
-        return Encoded(Gaussian(mean_v, log_v + _START), Gaussian(mean_i, log_i + _START))
-
-    def latents_of(self, features: Tensor, invariant: Tensor, mechanism: Mechanism, before: Tensor | None) -> Tensor:
-        """z_v from what the posterior is over: unmixed features, or exogenous noise through the structural layer."""
-        if self.reads_u:
-            return solve(mechanism, features + mechanism.mean, invariant, before)
-        return features @ self.unmixing.T + invariant @ self.from_invariant.T
-
-    def decode_latents(self, latents: Tensor, invariant: Tensor) -> Tensor:
-        """Decoder's output (transformed units) for z_v (n, d_v) and z_i (n, d_i)."""
-        if not self.reads_u:
-            rotated = latents - invariant @ self.from_invariant.T
-            latents = torch.linalg.solve(self.unmixing, rotated.T).T
-        out: Tensor = self.decoder(torch.cat([latents, invariant], dim=1))
-        return out
+        found: tuple[Features, Invariant] = self.posterior(self.encoder(self.transform.inputs(x)), u)
+        return found
 
     @abstractmethod
     def contexts(self, frames: Tensor, u: Tensor) -> list[Context]:
         """Posteriors of trajectories (n, T, ...) that share one u (p,), as the second stage reads them."""
+
+    def decode_latents(self, latents: Tensor, invariant: Tensor) -> Tensor:
+        """Decoder's output (transformed units) for z_v (n, d_v) and z_i (n, d_i)."""
+        return self._decode(self.posterior.features_of(latents, invariant), invariant)
+
+    def _decode(self, read: Tensor, invariant: Tensor) -> Tensor:
+        out: Tensor = self.decoder(torch.cat([read, invariant], dim=1))
+        return out
 
     # -- objective ------------------------------------------------------------------------------------
 
     def trajectory_bound(
         self,
         x: Tensor,
-        posteriors: Sequence[Gaussian],
-        invariant: Gaussian,
+        responsive: Sequence[Features],
+        invariant: Invariant,
         mechanisms: Sequence[Mechanism],
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,8 +126,8 @@ class CausalVAE(LatentModel):
         Parameters
         ----------
         x : (n, T, ...) transformed frames
-        posteriors
-            Of each time's responsive part.
+        responsive
+            Posterior of each time's responsive part.
         invariant
             Posterior of z_i, shared by all times.
         mechanisms
@@ -167,66 +138,34 @@ class CausalVAE(LatentModel):
         reconstruction, kl_responsive : (n,), summed over time
         kl_invariant : (n,)
         """
-        z_i = invariant.sample(generator)
-        n = len(z_i)
-        reconstruction, kl = z_i.new_zeros(n), z_i.new_zeros(n)
+        shared = _normals(invariant.mean, generator)
+        z_i = invariant.mean + apply(invariant.factor, shared)
+        reconstruction, kl = z_i.new_zeros(len(z_i)), z_i.new_zeros(len(z_i))
         before: Tensor | None = None
-        previous: Gaussian | None = None
-        for time, (posterior, mechanism) in enumerate(zip(posteriors, mechanisms, strict=True)):
-            sample = posterior.sample(generator)
-            if self.reads_u:
-                before = self.latents_of(sample, z_i, mechanism, before)
-                decoded = self.decoder(torch.cat([before, z_i], dim=1))
-                kl = kl + kl_to_centred(posterior, mechanism.variance).sum(1)
-            else:
-                decoded = self.decoder(torch.cat([sample, z_i], dim=1))
-                if mechanism.is_linear:
-                    kl = kl + self.unmixed_kl(posterior, invariant, mechanism, previous)
-                    previous = posterior
-                else:
-                    kl = kl + self._sampled_kl(posterior, z_i, mechanism, before)
-                    before = self.latents_of(sample, z_i, mechanism, None)
+        past: Features | None = None
+        for time, (features, mechanism) in enumerate(zip(responsive, mechanisms, strict=True)):
+            value = features.at(shared, _normals(features.mean, generator))
+            latents = self.posterior.latents(value, z_i, mechanism, before)
+            decoded = self._decode(self.posterior.read(value, latents), z_i)
+            kl = kl + self.responsive_kl(features, invariant, mechanism, past, (shared, before))
             reconstruction = reconstruction + negative_log_likelihood(x[:, time], decoded, self.likelihood_variance)
-        kl_invariant = kl_to_centred(invariant, torch.ones_like(invariant.mean)).sum(1)
-        return reconstruction, kl, kl_invariant
+            before, past = latents, features
+        spread = invariant.factor.square().sum((1, 2))
+        kl_i = 0.5 * (invariant.mean.square().sum(1) + spread - self.d_i) - log_determinant(invariant.factor)
+        return reconstruction, kl, kl_i
 
-    def unmixed_kl(
-        self, posterior: Gaussian, invariant: Gaussian, mechanism: Mechanism, before: Gaussian | None
+    def responsive_kl(
+        self,
+        features: Features,
+        invariant: Invariant,
+        mechanism: Mechanism,
+        past: Features | None,
+        sample: tuple[Tensor, Tensor | None],
     ) -> Tensor:
-        """E_q KL( q(h_v | x) ‖ p(h_v | z_i, before, u) ) in closed form, (n,).
-
-        The exogenous noise n = A(W h + C z_i) − B(W h' + C z_i) − L_vi z_i − μ is linear in the independent Gaussians
-        h, h' (one step earlier) and z_i, so that E n² is its squared mean plus its variance; W's volume enters as
-        −log|det W|.
-        """
-        system, mixing, across = mechanism.system, self.unmixing, self.from_invariant
-        own = system @ mixing
-        from_i = system @ across - mechanism.graph_invariant
-        mean = _apply(own, posterior.mean) - mechanism.mean
-        spread = _apply(own.square(), posterior.variance)
-        if before is not None:
-            past = mechanism.lagged @ mixing
-            from_i = from_i - mechanism.lagged @ across
-            mean = mean - _apply(past, before.mean)
-            spread = spread + _apply(past.square(), before.variance)
-        mean = mean + _apply(from_i, invariant.mean)
-        spread = spread + _apply(from_i.square(), invariant.variance)
-        return self._kl_of_noise(mean, spread, posterior, mechanism)
-
-    def _sampled_kl(self, posterior: Gaussian, z_i: Tensor, mechanism: Mechanism, before: Tensor | None) -> Tensor:
-        """`unmixed_kl` where the past enters nonlinearly: z_i and the past are samples, h is averaged exactly, (n,)."""
-        own = mechanism.system @ self.unmixing
-        mean = _apply(own, posterior.mean) - mechanism.mean
-        mean = mean + _apply(mechanism.system @ self.from_invariant - mechanism.graph_invariant, z_i)
-        if before is not None:
-            mean = mean - from_past(mechanism, before)
-        return self._kl_of_noise(mean, _apply(own.square(), posterior.variance), posterior, mechanism)
-
-    def _kl_of_noise(self, mean: Tensor, spread: Tensor, posterior: Gaussian, mechanism: Mechanism) -> Tensor:
-        """KL_v (n,) from mean and variance of the exogenous noise under q, its own mean taken off."""
-        cross = mechanism.variance.log() + (mean.square() + spread) / mechanism.variance
-        entropy = 1.0 + posterior.log_variance
-        return 0.5 * (cross - entropy).sum(1) - torch.linalg.slogdet(self.unmixing).logabsdet
+        """E_q KL( q(h_v | z_i, x) ‖ p(h_v | z_i, past, u) ), (n,); arguments as in `Posterior.noise`."""
+        noise = self.posterior.noise(features, invariant, mechanism, past, sample)
+        cross = mechanism.variance.log() + (noise.mean.square() + noise.variance) / mechanism.variance
+        return 0.5 * (cross - 1.0).sum(1) - log_determinant(features.factor) - self.posterior.log_volume()
 
     def assemble(
         self, terms: tuple[Tensor, Tensor, Tensor], aligned: Sequence[Tensor], frames: int, kl_weight: float
@@ -283,11 +222,8 @@ class CausalVAE(LatentModel):
         return solve(mechanism, mechanism.mean + mechanism.variance.sqrt() * noise, invariant, before)
 
 
-def _apply(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """(n, a, b) applied to (n, b)."""
-    return torch.einsum("nab,nb->na", matrices, vectors)
-
-
-def _gaussian(parameters: Tensor) -> Gaussian:
-    mean, log_variance = parameters.chunk(2, dim=1)
-    return Gaussian(mean, log_variance + _START)
+def _normals(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normals shaped as ``like``; zeros without a generator, which gives posterior means."""
+    if generator is None:
+        return torch.zeros_like(like)
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)

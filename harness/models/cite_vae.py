@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from harness.models.base import Latents, Loss, Networks
-from harness.models.causal_vae import CausalVAE, Encoded
-from harness.models.gaussian import Gaussian
+from harness.models.causal_vae import CausalVAE
 from harness.models.moments import Context
+from harness.models.posterior import Features, Invariant, apply
 from harness.models.scm import Mechanism
 
 
@@ -34,17 +34,18 @@ class CiteVAE(CausalVAE):
     def __init__(self, shape: tuple[int, ...], networks: Networks, **options: Any) -> None:
         super().__init__(shape, networks, **options)
 
-    def _infer_trajectory(self, frames: Tensor, u: Tensor) -> tuple[list[Gaussian], Gaussian, list[Tensor]]:
-        """Posteriors of each time's responsive part, of the shared z_i, and each frame's own invariant mean."""
+    def _infer_trajectory(self, frames: Tensor, u: Tensor) -> tuple[list[Features], Invariant, list[Tensor]]:
+        """Posteriors of each time's responsive part, of the shared z_i, and each frame's own invariant mean.
+
+        The shared posterior of z_i averages the frames' means and factors.
+        """
         n, times = frames.shape[:2]
         under = self._perturbations(u, times)
-        encoded: Encoded = self.infer(frames.transpose(0, 1).flatten(0, 1), torch.cat(under))
-        means = encoded.responsive.mean.split(n)
-        log_variances = encoded.responsive.log_variance.split(n)
-        responsive = [Gaussian(m, v) for m, v in zip(means, log_variances, strict=True)]
-        each = encoded.invariant.mean.split(n)
-        variance = torch.stack(encoded.invariant.variance.split(n)).mean(0)
-        return responsive, Gaussian(torch.stack(each).mean(0), variance.log()), list(each)
+        features, invariant = self.infer(frames.transpose(0, 1).flatten(0, 1), torch.cat(under))
+        responsive = [Features(*parts) for parts in zip(*(part.split(n) for part in features), strict=True)]
+        each = list(invariant.mean.split(n))
+        factor = torch.stack(invariant.factor.split(n)).mean(0)
+        return responsive, Invariant(torch.stack(each).mean(0), factor), each
 
     @staticmethod
     def _perturbations(u: Tensor, times: int) -> list[Tensor]:
@@ -75,15 +76,17 @@ class CiteVAE(CausalVAE):
         responsive, invariant, _ = self._infer_trajectory(frames, u)
         latents: Tensor | None = None
         for posterior, mechanism in zip(responsive, self._mechanisms_over_time(u, times), strict=True):
-            latents = self.latents_of(posterior.mean, invariant.mean, mechanism, latents)
+            latents = self.posterior.latents(posterior.mean, invariant.mean, mechanism, latents)
         assert latents is not None
         return Latents(latents, invariant.mean)
 
     def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         start = torch.zeros_like(u)
-        posterior, invariant = self.infer(control, start)
-        z_i = invariant.sample(generator)
-        latents = self.latents_of(posterior.sample(generator), z_i, self.mechanisms(start), None)
+        features, invariant = self.infer(control, start)
+        shared = torch.randn(invariant.mean.shape, generator=generator, device=control.device)
+        own = torch.randn(features.mean.shape, generator=generator, device=control.device)
+        z_i = invariant.mean + apply(invariant.factor, shared)
+        latents = self.posterior.latents(features.at(shared, own), z_i, self.mechanisms(start), None)
         mechanism = self.mechanisms(u)
         for _ in range(steps):
             latents = self.draw_latents(mechanism, z_i, latents, generator)

@@ -9,7 +9,7 @@ where h' are the features one frame earlier. Averaged over the frames of one con
     KL_v = ½ Σ_k [ log β_k + (M S Mᵀ)_kk / β_k ] − log|det W| − entropy of q,    S = E_q[s sᵀ],
 
 so that W, C and the mechanisms can be fitted to all cells at once, from many starts, for the price of a few small
-matrix products. It is exactly the term `CausalVAE.unmixed_kl` averages over cells.
+matrix products. It is exactly the term `CausalVAE.responsive_kl` averages over cells.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harness.models.gaussian import Gaussian
+from harness.models.posterior import Features, Invariant
 from harness.models.scm import Mechanism
 
 
@@ -42,20 +42,20 @@ class Moments(NamedTuple):
 
 
 class Context(NamedTuple):
-    """Posteriors of the frames of one context, in parts that broadcast over their n frames.
+    """Posteriors of the n frames of one context.
 
     Attributes
     ----------
     u : (p,) perturbation
-    features : posterior of h, (n, d_v)
-    past : posterior of h one frame earlier, (n, d_v); None in a first frame
-    invariant : posterior of z_i, (n, d_i)
+    features : posterior of h
+    past : posterior of h one frame earlier; None in a first frame
+    invariant : posterior of z_i
     """
 
     u: Tensor
-    features: Gaussian
-    past: Gaussian | None
-    invariant: Gaussian
+    features: Features
+    past: Features | None
+    invariant: Invariant
 
 
 def moments_of(contexts: Sequence[Context]) -> Moments:
@@ -76,13 +76,22 @@ def moments_of(contexts: Sequence[Context]) -> Moments:
 
 def _second(context: Context) -> Tensor:
     """E_q[s sᵀ] averaged over the frames of a context, (s, s)."""
-    h, z_i = context.features, context.invariant
-    nothing = torch.zeros_like(h.mean)
-    past = Gaussian(nothing, nothing - torch.inf) if context.past is None else context.past
-    ones = torch.ones(len(h.mean), 1, device=h.mean.device)
-    s = torch.cat([h.mean, past.mean, z_i.mean, ones], dim=1).double()
-    spread = torch.cat([h.variance, past.variance, z_i.variance, torch.zeros_like(ones)], dim=1).double().mean(0)
-    return (s.T @ s / len(s) + torch.diag(spread)).cpu()
+    h, past, z_i = context.features, context.past, context.invariant
+    n, d_v = h.mean.shape
+    d_i = z_i.mean.shape[1]
+    # rows: h, h', z_i; columns: normals of z_i, of h, of h'
+    spread = h.mean.new_zeros(n, 2 * d_v + d_i, d_i + 2 * d_v)
+    spread[:, :d_v, :d_i], spread[:, :d_v, d_i : d_i + d_v] = h.across, h.factor
+    spread[:, 2 * d_v :, :d_i] = z_i.factor
+    if past is not None:
+        spread[:, d_v : 2 * d_v, :d_i], spread[:, d_v : 2 * d_v, d_i + d_v :] = past.across, past.factor
+    before = torch.zeros_like(h.mean) if past is None else past.mean
+    s = torch.cat([h.mean, before, z_i.mean, torch.ones_like(h.mean[:, :1])], dim=1).double()
+    spread = spread.double()
+    covariance = torch.einsum("nab,ncb->ac", spread, spread) / n
+    second = s.T @ s / n
+    second[:-1, :-1] += covariance
+    return second.cpu()
 
 
 def noise_map(mechanism: Mechanism, unmixing: Tensor, across: Tensor) -> Tensor:
@@ -138,13 +147,21 @@ def latent_correlations(moments: Moments, first: Tensor, second: Tensor) -> Tens
     -------
     (..., a, b)
     """
+    across = first @ _covariance(moments, first.shape[-1]) @ second.transpose(-1, -2)
+    ours, theirs = latent_deviations(moments, first), latent_deviations(moments, second)
+    return (across / (ours.unsqueeze(-1) * theirs.unsqueeze(-2))).abs()
+
+
+def latent_deviations(moments: Moments, maps: Tensor) -> Tensor:
+    """Sd over all frames of latents with rows [W | C] (..., a, d_v + d_i), (..., a)."""
+    return torch.einsum("...as,st,...at->...a", maps, _covariance(moments, maps.shape[-1]), maps).sqrt()
+
+
+def _covariance(moments: Moments, latents: int) -> Tensor:
+    """Of (h, z_i) over all frames, (d_v + d_i, d_v + d_i)."""
     size = moments.second.shape[1]
-    d_v_and_d_i = first.shape[-1]
-    d_v = size - 1 - d_v_and_d_i
+    d_v = size - 1 - latents
     kept = [*range(d_v), *range(2 * d_v, size - 1)]
     pooled = pooled_moments(moments)
     mean = pooled[kept, -1]
-    covariance = pooled[kept][:, kept] - torch.outer(mean, mean)
-    across = first @ covariance @ second.transpose(-1, -2)
-    deviations = [torch.einsum("...as,st,...at->...a", rows, covariance, rows).sqrt() for rows in (first, second)]
-    return (across / (deviations[0].unsqueeze(-1) * deviations[1].unsqueeze(-2))).abs()
+    return pooled[kept][:, kept] - torch.outer(mean, mean)

@@ -10,6 +10,7 @@ from torch import Tensor
 from harness.models.base import Latents, Loss, Networks
 from harness.models.causal_vae import CausalVAE
 from harness.models.moments import Context
+from harness.models.posterior import apply
 
 
 class PerturbedVAE(CausalVAE):
@@ -51,10 +52,11 @@ class PerturbedVAE(CausalVAE):
 
     def encode(self, frames: Tensor, u: Tensor) -> Latents:
         responsive, invariant = self.infer(frames[:, -1], u)
-        latents = self.latents_of(responsive.mean, invariant.mean, self.mechanisms(u), None)
+        latents = self.posterior.latents(responsive.mean, invariant.mean, self.mechanisms(u), None)
         return Latents(latents, invariant.mean)
 
     def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         _, invariant = self.infer(control, torch.zeros_like(u))
-        z_i = invariant.sample(generator)
+        normals = torch.randn(invariant.mean.shape, generator=generator, device=control.device)
+        z_i = invariant.mean + apply(invariant.factor, normals)
         return self.to_frames(self.draw_latents(self.mechanisms(u), z_i, None, generator), z_i)

@@ -23,8 +23,11 @@ from harness.data.seeding import generator
 from harness.errors import TrialFailure, TrialStopped
 from harness.files import write_atomic
 from harness.models import LatentModel
+from harness.models.causal_vae import CausalVAE
+from harness.models.moments import Moments
 from harness.training import checkpoint
 from harness.training.pairing import Pairing
+from harness.training.second_stage import applies_to, posterior_moments, second_stage
 from harness.trial_spec import TrainSpec
 
 #: A latent dimension is active when its posterior mean varies more than this over cells (Burda et al. 2016).
@@ -135,6 +138,8 @@ class Trainer:
             started = time.monotonic()
             self.epoch += 1
             metrics = self._train_epoch()
+            if self.epoch == self._second_stage_at() < self.spec.epochs:
+                metrics |= self._second_stage()
             due = self.epoch % self.spec.validate_every == 0 or self.epoch == self.spec.epochs
             if due:
                 metrics |= self._validate()
@@ -155,6 +160,10 @@ class Trainer:
                 on_epoch(self.epoch)
         self._save()  # so that an interruption while scoring does not train again
         self.model.load_state_dict(self.best_state)
+        if self._second_stage_at():
+            started = time.monotonic()
+            self.last |= self._second_stage() | self._validate()
+            self.seconds += time.monotonic() - started
         return Trained(self.best_epoch, self.epoch, dict(self.last), self.seconds)
 
     def _train_epoch(self) -> dict[str, float]:
@@ -212,6 +221,39 @@ class Trainer:
         self._refuse_nonfinite(metrics)
         return metrics
 
+    # -- second stage -------------------------------------------------------------------------------------
+
+    def moments(self) -> Moments:
+        """Posterior moments on the training split; for models that the second stage applies to."""
+        assert isinstance(self.model, CausalVAE)
+        rows = self.data.splits["train"]
+        index = self.pairing.index("train", self.epoch).to(self.device)
+        u, condition = self.u[rows.to(self.device)], self.data.condition[rows].to(self.device)
+        return posterior_moments(self.model, self.prepared, index, u, condition)
+
+    def _second_stage_at(self) -> int:
+        """The epoch after which the second stage first comes; 0 where there is none."""
+        chosen = self.spec.second_stage
+        if chosen.restarts == 0 or not applies_to(self.model):
+            return 0
+        return max(1, round(chosen.after * self.spec.epochs))
+
+    def _second_stage(self) -> dict[str, float]:
+        """Fit unmixing and mechanisms again; the optimiser forgets what it knew of them."""
+        assert isinstance(self.model, CausalVAE)
+        chosen = self.spec.second_stage
+        random = generator(self.seed, "second stage", self.epoch)
+        found = second_stage(self.model, self.moments(), restarts=chosen.restarts, steps=chosen.steps, generator=random)
+        for parameter in self.model.mechanism_parameters():
+            self.optimizer.state.pop(parameter, None)
+        metrics = {"second_stage_before": found.before, "second_stage_after": found.after}
+        metrics |= {"second_stage_equal": float(found.equal)}
+        if found.agreement is not None:
+            metrics["restart_agreement"] = found.agreement
+        named = {f"train/{name}": value for name, value in metrics.items()}
+        self._refuse_nonfinite(named)
+        return named
+
     # -- schedule -----------------------------------------------------------------------------------------
 
     def _kl_weight(self) -> float:
@@ -229,7 +271,7 @@ class Trainer:
 
     def _remember_best(self, loss: float) -> None:
         # weights fitted under a partial KL weight are no candidates: their bound is not the one that was optimised
-        if self._kl_weight() < 1.0:
+        if self._kl_weight() < 1.0 or not self.model.settled:
             return
         if loss < self.best:
             self.best, self.best_epoch, self.since_best = loss, self.epoch, 0

@@ -18,11 +18,16 @@ from functools import partial
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from torch import Tensor
 
+from harness.models import LatentModel
 from harness.models.causal_vae import CausalVAE
-from harness.models.moments import Moments, latent_correlations
+from harness.models.moments import Moments, latent_correlations, moments_of
+from harness.models.posterior import UnmixedPosterior
 from harness.models.refit import Candidates, Fitted, random_starts, refit
 
+#: Rows encoded at a time.
+CHUNK = 2048
 #: All causal orders are tried up to this many; beyond it, exchanges of neighbours.
 MOST_ORDERS = 24
 #: Rounds of exchanges at most.
@@ -50,6 +55,35 @@ class SecondStage:
     agreement: float | None
 
 
+def applies_to(model: LatentModel) -> bool:
+    """Whether a model's objective depends on its posteriors through moments: unmixed, and linear in the past."""
+    return (
+        isinstance(model, CausalVAE)
+        and isinstance(model.posterior, UnmixedPosterior)
+        and model.mechanisms.lagged != "nonlinear"
+    )
+
+
+@torch.no_grad()
+def posterior_moments(model: CausalVAE, prepared: Tensor, index: Tensor, u: Tensor, condition: Tensor) -> Moments:
+    """Moments of a model's posteriors over some rows.
+
+    Parameters
+    ----------
+    prepared : frames as training keeps them
+    index : (k, T) rows of ``prepared``
+    u : (k, p)
+    condition : (k,) which rows share their u
+    """
+    model.eval()
+    contexts = []
+    for which in condition.unique():
+        rows = torch.nonzero(condition == which).flatten()
+        for part in rows.split(CHUNK):
+            contexts += model.contexts(prepared[index[part]], u[part[0]])
+    return moments_of(contexts)
+
+
 def second_stage(
     model: CausalVAE, moments: Moments, *, restarts: int, steps: int, generator: torch.Generator
 ) -> SecondStage:
@@ -58,7 +92,7 @@ def second_stage(
     Parameters
     ----------
     model
-        With the ``unmixed`` posterior.
+        One that the stage `applies_to`.
     moments
         Of its posteriors on training cells.
     restarts
@@ -68,7 +102,7 @@ def second_stage(
     generator
         On the CPU.
     """
-    present = _present(model)
+    present = candidate_of(model)
     fit = partial(refit, moments=moments, sparsity=model.sparsity)
     before = fit(present, steps=0).loss.item()
     started = random_starts(present.families[0], moments, restarts, generator).joined(present)
@@ -109,14 +143,23 @@ def _agreement(moments: Moments, candidates: Candidates) -> float | None:
     return float(np.mean([one[linear_sum_assignment(-one)].mean() for one in found]))
 
 
-def _present(model: CausalVAE) -> Candidates:
-    """What the model holds, on the CPU."""
-    family = copy.deepcopy(model.mechanisms).cpu()
-    return Candidates(model.unmixing.detach().cpu()[None], model.from_invariant.detach().cpu()[None], [family])
+def candidate_of(model: CausalVAE) -> Candidates:
+    """What the model holds, on the CPU, as one candidate.
+
+    Raises
+    ------
+    ValueError
+        Where the second stage does not apply to the model.
+    """
+    if not isinstance(model.posterior, UnmixedPosterior):
+        raise ValueError("posterior: noise has no unmixing to fit again; use posterior: unmixed")
+    unmixing, across = model.posterior.unmixing.detach().cpu(), model.posterior.from_invariant.detach().cpu()
+    return Candidates(unmixing[None], across[None], [copy.deepcopy(model.mechanisms).cpu()])
 
 
 @torch.no_grad()
 def _install(model: CausalVAE, candidates: Candidates, which: int) -> None:
-    model.unmixing.copy_(candidates.unmixing[which])
-    model.from_invariant.copy_(candidates.across[which])
+    assert isinstance(model.posterior, UnmixedPosterior), "candidate_of has refused others"
+    model.posterior.unmixing.copy_(candidates.unmixing[which])
+    model.posterior.from_invariant.copy_(candidates.across[which])
     model.mechanisms.load_state_dict(candidates.families[which].state_dict())

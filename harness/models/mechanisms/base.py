@@ -75,6 +75,11 @@ class MechanismFamily(nn.Module, ABC):
     def anneal(self, progress: float) -> None:
         """Follow training's progress in [0, 1], where a family has a temperature."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether annealing is over."""
+        return True
+
     def target_scores(self) -> Tensor | None:
         """(p, d_v) in [0, 1], how surely each perturbation acts on each latent; None where a family has no targets."""
         return None

@@ -177,9 +177,16 @@ class LearnedTargets(_Targeted):
     @torch.no_grad()
     def restart(self, generator: torch.Generator) -> None:
         super().restart(generator)
+        self.temperature.fill_(HOT)
         self.logits.copy_(_START * torch.randn(self.logits.shape, generator=generator))
 
+    @property
+    def settled(self) -> bool:
+        return bool(self.temperature == 0)
+
     def anneal(self, progress: float) -> None:
+        if self.settled:
+            return  # a hard assignment stays so until it is started afresh
         cooled = HOT * (COLD / HOT) ** (progress / HARD_FROM)
         self.temperature.fill_(cooled if progress < HARD_FROM else 0.0)
 
