@@ -93,17 +93,23 @@ class MechanismFamily(nn.Module, ABC):
 
     def _permuted(self, name: str, value: Tensor, places: list[int]) -> Tensor:
         """One parameter, its latents in another order; families add what they add parameters for."""
-        if name == "graph":
-            return self.masked_graph[places][:, places]
-        if name == "before" and value.ndim == 2:
-            return value[places][:, places]
-        return value[:, places] if name == "bends" else value[places]
+        if name == "bends":
+            return value[:, places]
+        if name in ("graph", "graph_change"):
+            value = value * self.below  # an edge dropped once does not come back when latents move again
+        rows = 1 if name.endswith("_change") else 0  # what changes has perturbations in front
+        square = name.startswith(("graph", "before")) and "invariant" not in name and value.ndim == rows + 2
+        moved = value[:, places] if rows else value[places]
+        return moved[..., places] if square else moved
 
     @torch.no_grad()
     def restart(self, generator: torch.Generator) -> None:
         """Forget what was learned: no edges, unit variance, nothing changed."""
         for name, value in self.named_parameters():
             value.fill_(_UNIT if name == "raw_variance" else 0.0)
+        if self.lagged == "nonlinear":
+            # not zero: D and V both zero would leave neither a slope
+            self.bends.copy_(torch.randn(self.bends.shape, generator=generator) / self.responsive**0.5)
 
     # -- parts that families share ----------------------------------------------------------------------
 

@@ -97,18 +97,12 @@ class _Targeted(MechanismFamily):
         total = self._graph_l1() + (self.mean_change * targets).abs().sum()
         total = total + (self.raw_variance_change * targets).abs().sum()
         if self.intervention == "soft":
-            changes = self._soft_changes(torch.eye(len(targets), device=targets.device), targets)
+            changes = self._soft_changes(torch.eye(len(targets)).to(targets), targets)
             total = total + torch.stack([change.abs().sum() for change in changes]).sum()
         return total
 
     def target_scores(self) -> Tensor:
         return self.assignment().detach()
-
-    def _permuted(self, name: str, value: Tensor, places: list[int]) -> Tensor:
-        if not name.endswith("_change"):
-            return super()._permuted(name, value, places)
-        square = name == "graph_change" or (name == "before_change" and value.ndim == 3)
-        return value[:, places][:, :, places] if square else value[:, places]
 
 
 class KnownTargets(_Targeted):
