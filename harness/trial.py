@@ -108,12 +108,13 @@ class _Trial:
     def run(self, blank: TrialResult, on_epoch: Callable[[int], None] | None) -> TrialResult:
         began = time.monotonic()
         spec, data = self.spec, self.data
-        model = self._fresh_model()
+        pairing = Pairing(data, self._pairing(), spec.seed)
+        model = self._fresh_model(pairing.kind)
         trainer = Trainer(
             model,
             data,
             spec.train,
-            pairing=Pairing(data, self._pairing(), spec.seed),
+            pairing=pairing,
             seed=spec.seed,
             kl_warmup=spec.model.kl_warmup,
             precision=spec.precision,
@@ -127,11 +128,12 @@ class _Trial:
         scoring.write_latents(self.folder / "latents.npz", data, latents)
         self._write_split()
         scored = self._score(model, trainer, latents, untrained)
-        scored.warnings += _collapsed(trained)
+        scored.warnings += _collapsed(trained) + _agreement(trained, scored)
         self._keep(model)
         scored.metrics |= trained.metrics
         scored.metrics["train/best_epoch"] = float(trained.best_epoch)
         scored.metrics["time/train_seconds"] = trained.seconds
+        scored.metrics["time/second_stage_seconds"] = trained.stage_seconds
         scored.metrics["time/total_seconds"] = time.monotonic() - began
         _refuse_nonfinite(scored, trained.epochs)
         return replace(
@@ -145,9 +147,9 @@ class _Trial:
             data=_describe(data, scored),
         )
 
-    def _fresh_model(self) -> LatentModel:
+    def _fresh_model(self, pairing: str) -> LatentModel:
         spec, data = self.spec, self.data
-        fields = spec.model.model_dump()
+        fields = spec.model.model_dump() | {"pairing": pairing}
         if isinstance(spec.model, CausalModelSpec):
             fields["responsive_dim"] = spec.model.d_v
         with torch.random.fork_rng(devices=[]):
@@ -156,7 +158,7 @@ class _Trial:
                 fields, shape=data.frame_shape, perturbations=len(data.perturbations), targets=data.targets
             )
         random = generator(spec.seed, "principal components")
-        seen = torch.unique(data.index[data.splits["train"]])
+        seen = torch.unique(data.index[data.splits["train"], : data.seen])
         chosen = seen[torch.randperm(len(seen), generator=random)[:FITTED_FRAMES]].sort().values
         model.transform.fit(data.as_float(data.frames[chosen]), random)
         return model.to(self.device)
@@ -175,7 +177,8 @@ class _Trial:
         if spec.evaluate.ood:
             wanted.append(scoring.score_ood(model, data, spec.evaluate.cells, spec.seed))
         if spec.evaluate.conditions:
-            wanted.append(scoring.score_conditions(model, data, latents, spec.seed))
+            rotation = scoring.rotation_of(model, trainer, spec.seed)
+            wanted.append(scoring.score_conditions(model, data, latents, spec.seed, rotation=rotation))
         for part in wanted:
             scored.metrics |= part.metrics
             scored.baselines |= part.baselines
@@ -206,6 +209,17 @@ def _collapsed(trained: Trained) -> list[str]:
         for block in ("responsive", "invariant")
         if trained.metrics.get(f"validation/active_{block}") == 0.0
     ]
+
+
+def _agreement(trained: Trained, scored: Scored) -> list[str]:
+    """Move the second stage's agreement to the scores; say where there is none."""
+    if "train/second_stage_equal" not in trained.metrics:
+        return []
+    agreement = trained.metrics.pop("train/restart_agreement", None)
+    if agreement is None:
+        return ["one restart of the second stage alone reached the lowest loss, so that no agreement can be given"]
+    scored.metrics["identifiability/restart_agreement"] = agreement
+    return []
 
 
 def _refuse_nonfinite(scored: Scored, epoch: int) -> None:

@@ -24,7 +24,7 @@ class SecondStageSpec(Part):
     """Unmixing and mechanisms fitted again to posterior moments; for ``posterior: unmixed`` and a linear past."""
 
     restarts: int = Field(16, ge=0, description="random starts, of which the lowest loss is kept; 0 is no second stage")
-    steps: int = Field(400, ge=1, description="optimisation steps of a start")
+    steps: int = Field(300, ge=1, description="optimisation steps of a start")
     after: float = Field(
         0.5, gt=0, le=1, description="share of the epochs after which it comes first; it comes again at the end"
     )

@@ -49,7 +49,7 @@ def true_latents(data):
 
 
 def test_every_condition_has_two_verdicts_and_two_sentences(data):
-    scored = score_conditions(*_with(PERTURBED, data), seed=0)
+    scored = score_conditions(*_with(PERTURBED, data), seed=0, rotation=None)
     for name in CONDITIONS:
         for side in ("true", "learned"):
             assert scored.metrics[f"conditions/{name}/holds_{side}"] in (0.0, 1.0)
@@ -89,7 +89,7 @@ def test_each_knob_breaks_its_condition_and_no_other(knob, condition):
 
 def test_where_the_truth_is_unknown_only_the_model_is_judged(data):
     blind = replace(data, truth=None, pairs="random")
-    scored = score_conditions(*_with(PERTURBED, blind), seed=0)
+    scored = score_conditions(*_with(PERTURBED, blind), seed=0, rotation=None)
     for name in CONDITIONS:
         assert f"conditions/{name}/holds_true" not in scored.metrics
         assert f"conditions/{name}/holds_learned" in scored.metrics
@@ -103,7 +103,7 @@ def test_a_truth_known_in_part_is_judged_in_part(data):
 
 
 def test_a_model_without_mechanisms_is_not_judged(data):
-    scored = score_conditions(*_with(BetaVAESpec(**SMALL), data), seed=0)
+    scored = score_conditions(*_with(BetaVAESpec(**SMALL), data), seed=0, rotation=None)
     assert not any(name.endswith("_learned") for name in scored.metrics)
     assert "has no mechanisms" in scored.conditions["mixing_learned"]
 

@@ -34,7 +34,7 @@ WEIGHT = 50.0
 #: Gaps below this are none, in nats a frame: what Adam leaves.
 RESOLUTION = 1e-3
 #: Adam's steps.
-STEPS = 400
+STEPS = 300
 #: An alternative's latent is mixed if its match among the latents found correlates less than this.
 MIXED = 0.95
 

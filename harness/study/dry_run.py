@@ -196,5 +196,7 @@ def _warmed(spec: TrialSpec, cache: Path, runner: Runner, device: str) -> float:
         begun = time.monotonic()
         result = imported(runner.run)(short, where / short.trial_id, device=device, cache_dir=spare)
         whole = time.monotonic() - begun
+    # the second stage takes the same time however many epochs there are
     training = float(result.metrics.get("time/train_seconds", whole))
+    training -= float(result.metrics.get("time/second_stage_seconds", 0.0))
     return training / epochs * spec.train.epochs * scale + (whole - training)

@@ -231,8 +231,7 @@ class Tracker:
             "data_fingerprint": trial.fingerprint,
             "synced_epoch": "0",
             **self._oracle_tag(),
-            # known targets also tell the causal order: no model has them on data whose truth is unknown
-            **({"oracle_targets": "true"} if trial.params.get("model.mechanisms") == "targeted" else {}),
+            **({"oracle_targets": "true"} if told_targets(trial.params) else {}),
         }
         name = f"{trial.cell} · seed {trial.seed}"
         run = client.create_run(self._experiment_id, start_time=_milliseconds(started), tags=tags, run_name=name)
@@ -392,6 +391,15 @@ def _is_finite(value: object) -> bool:
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+def told_targets(params: Mapping[str, Any]) -> bool:
+    """Whether a trial's model is told which latents perturbations act on, which only a generator knows."""
+    if params.get("model.mechanisms") != "targeted":
+        return False
+    targets = params.get("model.targets")
+    of_file = params.get("data.kind") == "perturbseq" and params.get("data.path") is not None
+    return targets in ("known", "known_unordered") or (targets == "auto" and not of_file)
 
 
 def _text(value: object) -> str:

@@ -50,12 +50,16 @@ class TrainingFiles:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training ends with: the best validation, the last epoch's metrics, and how long it took in all."""
+    """What training ends with: the best validation, the last epoch's metrics, and how long it took in all.
+
+    ``stage_seconds`` of the ``seconds`` went into the second stage.
+    """
 
     best_epoch: int
     epochs: int
     metrics: dict[str, float]
     seconds: float
+    stage_seconds: float
 
 
 class Trainer:
@@ -116,7 +120,7 @@ class Trainer:
         self.best = math.inf
         self.best_epoch = 0
         self.since_best = 0
-        self.seconds = 0.0
+        self.seconds = self.stage_seconds = 0.0
         self.best_state: dict[str, Tensor] = self._weights()
         self.last: dict[str, float] = {}
 
@@ -164,7 +168,7 @@ class Trainer:
             started = time.monotonic()
             self.last |= self._second_stage() | self._validate()
             self.seconds += time.monotonic() - started
-        return Trained(self.best_epoch, self.epoch, dict(self.last), self.seconds)
+        return Trained(self.best_epoch, self.epoch, dict(self.last), self.seconds, self.stage_seconds)
 
     def _train_epoch(self) -> dict[str, float]:
         self.model.train()
@@ -241,6 +245,7 @@ class Trainer:
     def _second_stage(self) -> dict[str, float]:
         """Fit unmixing and mechanisms again; the optimiser forgets what it knew of them."""
         assert isinstance(self.model, CausalVAE)
+        started = time.monotonic()
         chosen = self.spec.second_stage
         random = generator(self.seed, "second stage", self.epoch)
         found = second_stage(self.model, self.moments(), restarts=chosen.restarts, steps=chosen.steps, generator=random)
@@ -252,6 +257,7 @@ class Trainer:
             metrics["restart_agreement"] = found.agreement
         named = {f"train/{name}": value for name, value in metrics.items()}
         self._refuse_nonfinite(named)
+        self.stage_seconds += time.monotonic() - started
         return named
 
     # -- schedule -----------------------------------------------------------------------------------------
@@ -299,6 +305,7 @@ class Trainer:
             "best_state": self.best_state,
             "since_best": self.since_best,
             "seconds": self.seconds,
+            "stage_seconds": self.stage_seconds,
             "last": self.last,
         }
         checkpoint.save(self.files.checkpoint, state)
@@ -312,7 +319,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
         self.best_state, self.since_best = state["best_state"], state["since_best"]
-        self.seconds, self.last = state["seconds"], state["last"]
+        self.seconds, self.stage_seconds, self.last = state["seconds"], state["stage_seconds"], state["last"]
         _drop_after(self.files.metrics, self.epoch)
 
     def _log(self, metrics: dict[str, float]) -> None:
