@@ -32,12 +32,14 @@ class Moments(NamedTuple):
     u : (c, p) perturbation of each context
     weight : (c,) share of all frames
     second : (c, s, s) E_q[s sᵀ], s = 2 d_v + d_i + 1: (h, h', z_i, 1); h' is 0 in a first frame
+    past : (c,) 1 where there is a frame before, 0 in a first frame
     frames : number of frames behind them
     """
 
     u: Tensor
     weight: Tensor
     second: Tensor
+    past: Tensor
     frames: int
 
 
@@ -63,15 +65,17 @@ def moments_of(contexts: Sequence[Context]) -> Moments:
     gathered: dict[tuple[object, ...], list[Context]] = {}
     for context in contexts:
         gathered.setdefault((*context.u.tolist(), context.past is None), []).append(context)
-    u, weight, second = [], [], []
+    u, weight, second, past = [], [], [], []
     for same in gathered.values():
         counts = torch.tensor([len(context.features.mean) for context in same], dtype=torch.float64)
         shares = counts / counts.sum()
         u.append(same[0].u.double().cpu())
         weight.append(counts.sum())
+        past.append(float(same[0].past is not None))
         second.append((shares[:, None, None] * torch.stack([_second(context) for context in same])).sum(0))
     counts = torch.stack(weight)
-    return Moments(torch.stack(u), counts / counts.sum(), torch.stack(second), int(counts.sum()))
+    had = torch.tensor(past, dtype=torch.float64)
+    return Moments(torch.stack(u), counts / counts.sum(), torch.stack(second), had, int(counts.sum()))
 
 
 def _second(context: Context) -> Tensor:
@@ -113,6 +117,8 @@ def moment_loss(moments: Moments, mechanism: Mechanism, unmixing: Tensor, across
     unmixing, across
         W (d_v, d_v) and C (d_v, d_i).
     """
+    # in a first frame nothing is carried over, of z_i through C neither
+    mechanism = mechanism._replace(lagged=mechanism.lagged * moments.past[:, None, None])
     noise = noise_map(mechanism, unmixing, across)
     squares = torch.einsum("cvs,cst,cvt->cv", noise, moments.second, noise)
     each = 0.5 * (mechanism.variance.log() + squares / mechanism.variance).sum(1)

@@ -120,7 +120,7 @@ def _best_order(fit: Callable[..., Fitted], ranked: Candidates, steps: int) -> C
     """The best candidate in its best causal order, found by loss."""
     places = range(ranked.families[0].responsive)
     if math.factorial(len(places)) <= MOST_ORDERS:
-        orders = ranked.chosen([0, 1]).reordered(list(itertools.permutations(places)))
+        orders = ranked.chosen(range(min(2, len(ranked)))).reordered(list(itertools.permutations(places)))
         found = fit(orders, steps=steps // 2, annealed=True)
         return found.candidates.chosen([found.best])
     exchanges = [[*places[:k], k + 1, k, *places[k + 2 :]] for k in places[:-1]]

@@ -17,24 +17,24 @@ from harness.models.mechanisms import (
 from harness.models.mechanisms.base import LAGGED
 from harness.models.scm import noise_of
 
-P, V, I = 3, 4, 2
+P, V, D_I = 3, 4, 2
 TARGETS = torch.tensor([[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]], dtype=torch.bool)
 PARTS = ("graph", "graph_invariant", "lagged", "mean", "variance", "bent")
 CONTROL, *SINGLES = torch.cat([torch.zeros(1, P), torch.eye(P)]).double().split(1)
 
 
 def _known(lagged="none", intervention="cut"):
-    return KnownTargets(TARGETS, I, lagged, intervention)
+    return KnownTargets(TARGETS, D_I, lagged, intervention)
 
 
 FAMILIES = {
-    "free": lambda lagged: FreeMechanisms(P, V, I, lagged),
-    "diagonal": lambda lagged: DiagonalMechanisms(P, V, I, lagged),
-    "group_sparse": lambda lagged: GroupSparseMechanisms(P, V, I, lagged),
+    "free": lambda lagged: FreeMechanisms(P, V, D_I, lagged),
+    "diagonal": lambda lagged: DiagonalMechanisms(P, V, D_I, lagged),
+    "group_sparse": lambda lagged: GroupSparseMechanisms(P, V, D_I, lagged),
     "known cut": _known,
     "known soft": lambda lagged: _known(lagged, "soft"),
-    "learned cut": lambda lagged: LearnedTargets(P, V, I, lagged, count=2),
-    "learned soft": lambda lagged: LearnedTargets(P, V, I, lagged, "soft", count=2),
+    "learned cut": lambda lagged: LearnedTargets(P, V, D_I, lagged, count=2),
+    "learned soft": lambda lagged: LearnedTargets(P, V, D_I, lagged, "soft", count=2),
 }
 EVERY = pytest.mark.parametrize("name", FAMILIES)
 EVERY_LAG = pytest.mark.parametrize("lagged", LAGGED)
@@ -118,7 +118,7 @@ def test_a_cut_leaves_a_target_without_parents_and_other_rows_as_in_control(lagg
 def test_the_noise_of_a_cut_latent_is_its_value():
     """What cutting means: no other latent, no invariant part, no past, linear or bent, reaches it any more."""
     family = _family("known cut", "nonlinear")
-    latents, invariant, before = (torch.randn(1, k).double() for k in (V, I, V))
+    latents, invariant, before = (torch.randn(1, k).double() for k in (V, D_I, V))
     noise = noise_of(family(SINGLES[2]), latents, invariant, before)
     torch.testing.assert_close(noise[0, 2:], latents[0, 2:])
     assert (noise[0, :2] - latents[0, :2]).abs().min() > 1e-3
@@ -200,7 +200,7 @@ def test_a_checkpoint_keeps_the_temperature():
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_hard_perturbations_act_on_at_most_as_many_latents_as_they_may(count):
     torch.manual_seed(0)
-    family = LearnedTargets(200, V, I, count=count)
+    family = LearnedTargets(200, V, D_I, count=count)
     family.anneal(1.0)
     acted_on = family.assignment().sum(1)
     assert acted_on.max() == count
@@ -248,7 +248,7 @@ def _two_layers(family):
 def test_permuted_families_give_the_permuted_mechanism(name, lagged):
     family, moved = _two_layers(_family(name, lagged)), _two_layers(_family(name, lagged))
     moved.permute(ORDER)
-    latents, before, invariant = (torch.randn(P + 1, k).double() for k in (V, V, I))
+    latents, before, invariant = (torch.randn(P + 1, k).double() for k in (V, V, D_I))
     u = torch.cat([CONTROL, *SINGLES])
     ours, theirs = family(u), moved(u)
     torch.testing.assert_close(theirs.graph, ours.graph[:, ORDER][:, :, ORDER])
@@ -354,7 +354,7 @@ def test_group_sparse_penalty_is_the_sum_of_norms_of_row_changes():
 @EVERY_LAG
 def test_latents_pull_at_every_parameter(name, lagged):
     family = _family(name, lagged)
-    latents, before, invariant = (torch.randn(P + 1, k).double() for k in (V, V, I))
+    latents, before, invariant = (torch.randn(P + 1, k).double() for k in (V, V, D_I))
     mechanism = family(torch.cat([CONTROL, *SINGLES]))
     noise = noise_of(mechanism, latents, invariant, before) - mechanism.mean
     (noise.square() / mechanism.variance + mechanism.variance.log()).sum().backward()
@@ -368,7 +368,7 @@ def test_latents_pull_at_every_parameter(name, lagged):
 
 def _build(mechanisms="targeted", known=TARGETS, responsive=V, **options):
     return build_family(
-        FamilyOptions(mechanisms, **options), perturbations=P, responsive=responsive, invariant=I, known=known
+        FamilyOptions(mechanisms, **options), perturbations=P, responsive=responsive, invariant=D_I, known=known
     )
 
 
@@ -425,10 +425,10 @@ def test_the_order_is_open_where_it_matters_and_is_not_given():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: FreeMechanisms(P, V, I, "cubic"), "lagged 'cubic' is unknown; known are none, diagonal"),
+        (lambda: FreeMechanisms(P, V, D_I, "cubic"), "lagged 'cubic' is unknown; known are none, diagonal"),
         (lambda: _known("none", "hard"), "intervention 'hard' is unknown; known are cut, soft"),
-        (lambda: LearnedTargets(P, V, I, count=0), "targets_per_perturbation is 0"),
-        (lambda: LearnedTargets(P, V, I, count=5), "targets_per_perturbation is 5, but there are 4"),
+        (lambda: LearnedTargets(P, V, D_I, count=0), "targets_per_perturbation is 0"),
+        (lambda: LearnedTargets(P, V, D_I, count=5), "targets_per_perturbation is 5, but there are 4"),
         (lambda: _build("loose"), "mechanisms 'loose' is unknown; known are free, diagonal, group_sparse, targeted"),
         (lambda: _build(known=None), "targets: known needs known targets.*use targets: learned"),
         (lambda: _build(targets="known_unordered", known=None), "targets: known_unordered needs known targets"),
