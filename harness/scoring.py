@@ -175,18 +175,20 @@ def score_ood(model: LatentModel, data: PerturbationData, cells: int, seed: int)
     return scored
 
 
-def rotation_of(model: LatentModel, trainer: Trainer, seed: int) -> Verdict | None:
+def rotation_of(model: LatentModel, trainer: Trainer, steps: int, seed: int) -> Verdict | None:
     """Whether the model's mechanism family admits rotations of its latents that fit the training cells equally well.
 
-    None for models without mechanisms, or whose loss is no function of posterior moments, and for a single latent.
+    None for models without mechanisms, or whose loss is no function of posterior moments, for a single latent, and
+    where no ``steps`` are given to the search.
     """
-    if not applies_to(model) or not isinstance(model, CausalVAE) or model.d_v == 1:
+    if steps == 0 or not applies_to(model) or not isinstance(model, CausalVAE) or model.d_v == 1:
         return None
     test = rotation_test(
         candidate_of(model),
         trainer.moments(),
         sparsity=model.sparsity,
         restarts=ROTATIONS,
+        steps=steps,
         seed=derive(seed, "rotation"),
     )
     return test.verdict()
@@ -215,7 +217,7 @@ def score_conditions(
     scored.conditions["rotation_true"] = "a condition on the model's mechanism family, not on the truth"
     if rotation is None and learned:
         scored.conditions["rotation_learned"] = (
-            "not tested: it needs posterior: unmixed, a past that is linear and two responsive latents"
+            "not tested: it needs evaluate.rotation_steps, posterior: unmixed, a linear past and two responsive latents"
         )
     return scored
 

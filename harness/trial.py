@@ -177,7 +177,7 @@ class _Trial:
         if spec.evaluate.ood:
             wanted.append(scoring.score_ood(model, data, spec.evaluate.cells, spec.seed))
         if spec.evaluate.conditions:
-            rotation = scoring.rotation_of(model, trainer, spec.seed)
+            rotation = scoring.rotation_of(model, trainer, spec.evaluate.rotation_steps, spec.seed)
             wanted.append(scoring.score_conditions(model, data, latents, spec.seed, rotation=rotation))
         for part in wanted:
             scored.metrics |= part.metrics

@@ -52,6 +52,9 @@ class EvaluateSpec(Part):
     identifiability: bool = True
     ood: bool = True
     conditions: bool = True
+    rotation_steps: int = Field(
+        300, ge=0, description="steps of the search for rotated latents that fit equally well; 0: no search"
+    )
     cells: int = Field(500, ge=2, description="most cells of a condition in the OOD scores")
 
 

@@ -33,8 +33,6 @@ MOST_PLANES = 45
 WEIGHT = 50.0
 #: Gaps below this are none, in nats a frame: what Adam leaves.
 RESOLUTION = 1e-3
-#: Adam's steps.
-STEPS = 300
 #: An alternative's latent is mixed if its match among the latents found correlates less than this.
 MIXED = 0.95
 
@@ -72,7 +70,9 @@ class RotationTest:
         return Verdict(self.gap > self.resolution, self.gap, reason)
 
 
-def rotation_test(found: Candidates, moments: Moments, *, sparsity: float, restarts: int, seed: int) -> RotationTest:
+def rotation_test(
+    found: Candidates, moments: Moments, *, sparsity: float, restarts: int, steps: int, seed: int
+) -> RotationTest:
     """Smallest gap in loss between the latents found and any others.
 
     The refitted loss is minimised over invertible linear maps of the latents, from random rotations and from 45° in
@@ -90,6 +90,8 @@ def rotation_test(found: Candidates, moments: Moments, *, sparsity: float, resta
         Weight of the family's penalty in the loss.
     restarts
         Random rotations, whose families start afresh (so that targets may be assigned otherwise).
+    steps
+        Of Adam, for each start.
     seed
         Governs random rotations and planes.
     """
@@ -101,13 +103,13 @@ def rotation_test(found: Candidates, moments: Moments, *, sparsity: float, resta
     target = torch.cat([found.unmixing, found.across], dim=2)[0].double()
     keep_away = _Away(moments, target, bound)
 
-    at_home = refit(found, moments, steps=STEPS, sparsity=sparsity, annealed=True)
+    at_home = refit(found, moments, steps=steps, sparsity=sparsity, annealed=True)
     planes = _rotated(found, moments, _plane_rotations(d_v, random))
-    tried = refit(planes, moments, steps=STEPS, sparsity=sparsity, penalty=keep_away, annealed=True)
+    tried = refit(planes, moments, steps=steps, sparsity=sparsity, penalty=keep_away, annealed=True)
     loss, candidates = tried.loss, tried.candidates
     if restarts:
         afresh = _rotated(found, moments, _random_rotations(d_v, restarts, random), random)
-        others = refit(afresh, moments, steps=STEPS, sparsity=sparsity, penalty=keep_away)
+        others = refit(afresh, moments, steps=steps, sparsity=sparsity, penalty=keep_away)
         loss, candidates = torch.cat([loss, others.loss]), candidates.joined(others.candidates)
 
     matched = keep_away.matched(candidates.unmixing, candidates.across)
