@@ -7,6 +7,7 @@ rendered, on a small slice of them, whose time is then scaled.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -77,8 +78,21 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def dry_run(study: StudySpec, root: Path, runner: Runner | None = None) -> DryRun:
+#: Seconds of warmed-up trials, by what they depend on: studies of a suite need not warm up the same model again.
+Warmed = dict[str, float]
+
+
+def dry_run(study: StudySpec, root: Path, runner: Runner | None = None, warmed: Warmed | None = None) -> DryRun:
     """Say what `launch` would run.
+
+    Parameters
+    ----------
+    study, root
+        As `launch` takes them.
+    runner
+        Runs the trials that are warmed up.
+    warmed
+        What earlier dry runs have warmed up; it is added to.
 
     Raises
     ------
@@ -101,7 +115,8 @@ def dry_run(study: StudySpec, root: Path, runner: Runner | None = None) -> DryRu
     seconds, basis = 0.0, "nothing being left to run"
     if to_run:
         representatives = missing or [_example(study, point) for point in planned.points if point.space]
-        seconds, basis = _cost(folder, planned.trials, representatives, cache, runner, study.compute.device)
+        warm = _Warm(cache, runner, study.compute.device, {} if warmed is None else warmed)
+        seconds, basis = _cost(folder, planned.trials, representatives, warm)
         seconds *= to_run
     ids = {trial.trial_id for trial in missing}
     cells = tuple(_cell_line(study, point, planned.seeds, ids) for point in planned.points)
@@ -141,13 +156,28 @@ def _middle(axis: AxisSpec) -> Any:
     return round(middle) if axis.is_integer else middle
 
 
+@dataclass(frozen=True)
+class _Warm:
+    """How trials are warmed up, and what has been."""
+
+    cache: Path
+    runner: Runner
+    device: str
+    known: Warmed
+
+    def seconds(self, spec: TrialSpec) -> float:
+        """Estimated seconds of a trial; of one that differs only in its truth, those of the first."""
+        data = spec.data
+        size = [data.kind, data.cells, data.test_cells, getattr(data.process, "steps", 1)]
+        parts = [spec.model.model_dump_json(), spec.train.model_dump_json(), spec.evaluate.model_dump_json()]
+        key = json.dumps([*parts, *size, str(getattr(data, "path", None))])
+        if key not in self.known:
+            self.known[key] = _warmed(spec, self.cache, self.runner, self.device)
+        return self.known[key]
+
+
 def _cost(
-    folder: StudyFolder,
-    trials: Sequence[PlannedTrial],
-    missing: Sequence[PlannedTrial],
-    cache: Path,
-    runner: Runner,
-    device: str,
+    folder: StudyFolder, trials: Sequence[PlannedTrial], missing: Sequence[PlannedTrial], warm: _Warm
 ) -> tuple[float, str]:
     """Mean seconds of a trial that is to run, and where that comes from."""
     known = [_seconds_of(folder, trial) for trial in trials if _is_finished(folder, trial)]
@@ -155,10 +185,10 @@ def _cost(
     if timed:
         return sum(timed) / len(timed), f"{counted(len(timed), 'finished trial')} of this study"
     one_each = {trial.spec.model.kind: trial for trial in reversed(missing)}
-    seconds = {kind: _warmed(trial.spec, cache, runner, device) for kind, trial in one_each.items()}
+    seconds = {kind: warm.seconds(trial.spec) for kind, trial in one_each.items()}
     mean = sum(seconds[trial.spec.model.kind] for trial in missing) / len(missing)
     datasets = {trial.spec.data_fingerprint: trial.spec for trial in missing}
-    rendered = any(_is_slow(spec, cache) for spec in datasets.values())
+    rendered = any(_is_slow(spec, warm.cache) for spec in datasets.values())
     basis = f"a warm-up of {WARM_EPOCHS} epochs of each model on this machine"
     return mean, basis + (", on a slice of the data; rendering them comes on top, once" if rendered else "")
 

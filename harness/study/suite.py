@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from harness.errors import UserError
 from harness.spec_part import Part
 from harness.study import explain, yaml12
-from harness.study.dry_run import DryRun, counted, dry_run
+from harness.study.dry_run import DryRun, Warmed, counted, dry_run
 from harness.study.explain import shown
 from harness.study.folder import StudyFolder, write_atomic
 from harness.study.load import Override, dump_study, load_study, read_text
@@ -206,7 +206,8 @@ def suite_dry_run(suite: Suite, root: Path) -> str:
     UserError
         Whatever launching one of them would refuse.
     """
-    runs = {study.name: dry_run(study, root) for study in suite.studies}
+    warmed: Warmed = {}
+    runs = {study.name: dry_run(study, root, warmed=warmed) for study in suite.studies}
     seconds = sum(run.seconds for run in runs.values())
     trials = sum(run.preview.trials for run in runs.values())
     to_run = sum(run.to_run for run in runs.values())
