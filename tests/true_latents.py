@@ -9,7 +9,8 @@ from scipy.optimize import linear_sum_assignment
 from harness.data.batch import Mechanisms, PerturbationData
 from harness.data.latent_process import draw_mechanisms
 from harness.data_spec import LinearGaussianSpec
-from harness.models.mechanisms import MechanismFamily
+from harness.models.mechanisms import FreeMechanisms, KnownTargets, MechanismFamily
+from harness.models.mechanisms.base import LEAST_VARIANCE
 from harness.models.moments import Context, Moments, latent_correlations, moments_of
 from harness.models.posterior import Features, Invariant
 from harness.models.refit import Candidates
@@ -55,6 +56,35 @@ def sampled_moments(data: PerturbationData) -> Moments:
             invariant = Invariant(truth.invariant[frame], torch.zeros(len(row), d_i, d_i))
             contexts.append(Context(u, exactly(truth.responsive[frame]), None, invariant))
     return moments_of(contexts)
+
+
+def free_family(mechanisms: Mechanisms) -> FreeMechanisms:
+    """The parameters of `FreeMechanisms` that give the mechanisms of control and p perturbations."""
+    e, d_v, d_i = mechanisms.graph_invariant.shape
+    family = FreeMechanisms(e - 1, d_v, d_i).double()
+    _fill(family, mechanisms)
+    with torch.no_grad():
+        family.graph_change.copy_(mechanisms.graph[1:] - mechanisms.graph[0])
+        family.graph_invariant_change.copy_(mechanisms.graph_invariant[1:] - mechanisms.graph_invariant[0])
+    return family
+
+
+def known_family(mechanisms: Mechanisms, targets: torch.Tensor) -> KnownTargets:
+    """The parameters of `KnownTargets` that give mechanisms whose perturbations cut their targets' rows."""
+    family = KnownTargets(targets, mechanisms.graph_invariant.shape[2]).double()
+    _fill(family, mechanisms)
+    return family
+
+
+@torch.no_grad()
+def _fill(family: FreeMechanisms | KnownTargets, mechanisms: Mechanisms) -> None:
+    """Control's mechanisms, and the changes of means and variances."""
+    raw = (mechanisms.variance.double() - LEAST_VARIANCE).expm1().log()  # softplus⁻¹
+    family.graph.copy_(mechanisms.graph[0])
+    family.graph_invariant.copy_(mechanisms.graph_invariant[0])
+    for name, values in (("mean", mechanisms.mean.double()), ("raw_variance", raw)):
+        getattr(family, name).copy_(values[0])
+        getattr(family, f"{name}_change").copy_(values[1:] - values[0])
 
 
 def mixed(moments: Moments, d_v: int, seed: int = 0) -> tuple[torch.Tensor, Moments]:

@@ -101,18 +101,19 @@ def rotation_test(
         raise ValueError("a single responsive latent has no rotation")
     bound = max(BOUND, 1.0 - 2.0 * (1.0 - math.cos(LEAST_ANGLE)) / d_v)
     target = torch.cat([found.unmixing, found.across], dim=2)[0].double()
-    keep_away = _Away(moments, target, bound)
+    closeness = _Closeness(moments, target, bound)
 
-    at_home = refit(found, moments, steps=steps, sparsity=sparsity, annealed=True)
+    # kept near: latents found by training that stuck would else leave for the very alternatives they are compared with
+    at_home = refit(found, moments, steps=steps, sparsity=sparsity, penalty=closeness.keep_near, annealed=True)
     planes = _rotated(found, moments, _plane_rotations(d_v, random))
-    tried = refit(planes, moments, steps=steps, sparsity=sparsity, penalty=keep_away, annealed=True)
+    tried = refit(planes, moments, steps=steps, sparsity=sparsity, penalty=closeness.keep_away, annealed=True)
     loss, candidates = tried.loss, tried.candidates
     if restarts:
         afresh = _rotated(found, moments, _random_rotations(d_v, restarts, random), random)
-        others = refit(afresh, moments, steps=steps, sparsity=sparsity, penalty=keep_away)
+        others = refit(afresh, moments, steps=steps, sparsity=sparsity, penalty=closeness.keep_away)
         loss, candidates = torch.cat([loss, others.loss]), candidates.joined(others.candidates)
 
-    matched = keep_away.matched(candidates.unmixing, candidates.across)
+    matched = closeness.matched(candidates.unmixing, candidates.across)
     mcc = matched.mean(1)
     allowed = torch.where(mcc <= bound + 0.01, loss, torch.inf)
     best = int(allowed.argmin())
@@ -122,14 +123,19 @@ def rotation_test(
     return RotationTest(float(allowed[best] - at_home.loss[0]), resolution, float(mcc[best]), tuple(mixed))
 
 
-class _Away:
-    """Penalty on the MCC with the latents found above a bound."""
+class _Closeness:
+    """MCC with the latents found, and the penalties that keep it on either side of a bound."""
 
     def __init__(self, moments: Moments, target: Tensor, bound: float) -> None:
         self.moments, self.target, self.bound = moments, target, bound
 
-    def __call__(self, unmixing: Tensor, across: Tensor) -> Tensor:
+    def keep_away(self, unmixing: Tensor, across: Tensor) -> Tensor:
+        """Penalty (r,) on a higher MCC."""
         return WEIGHT * (self.matched(unmixing, across).mean(1) - self.bound).clamp_min(0.0)
+
+    def keep_near(self, unmixing: Tensor, across: Tensor) -> Tensor:
+        """Penalty (r,) on a lower MCC."""
+        return WEIGHT * (self.bound - self.matched(unmixing, across).mean(1)).clamp_min(0.0)
 
     def matched(self, unmixing: Tensor, across: Tensor) -> Tensor:
         """|Correlation| of each latent found with its match in each candidate, (r, d_v)."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from true_latents import mcc_with, mechanisms_of_truth, one, population_moments
+from true_latents import free_family, mcc_with, mechanisms_of_truth, one, population_moments
 
 from harness.data.batch import Mechanisms
 from harness.evaluation.conditions import (
@@ -20,7 +20,6 @@ from harness.evaluation.conditions import (
     natural_parameter_changes,
 )
 from harness.models.mechanisms import FreeMechanisms
-from harness.models.mechanisms.base import LEAST_VARIANCE
 from harness.models.moments import moment_loss
 from harness.models.scm import noise_of
 
@@ -73,18 +72,6 @@ def _rotated(truth, rotation):
     )
 
 
-def _as_free_family(mechanisms):
-    """The parameters of `FreeMechanisms` that give these mechanisms."""
-    family = FreeMechanisms(P, D_V, mechanisms.graph_invariant.shape[2]).double()
-    raw = (mechanisms.variance.double() - LEAST_VARIANCE).expm1().log()  # softplus⁻¹
-    parts = {name: getattr(mechanisms, name).double() for name in ("graph", "graph_invariant", "mean")}
-    with torch.no_grad():
-        for name, value in {**parts, "raw_variance": raw}.items():
-            getattr(family, name).copy_(value[0])
-            getattr(family, f"{name}_change").copy_(value[1:] - value[0])
-    return family
-
-
 @dataclass(frozen=True)
 class Pair:
     """The truth and what its rotation makes of it, as mechanisms and as parameters of the family."""
@@ -103,7 +90,7 @@ def pair(request):
     case, d_i = request.param
     truth, rotation = CASES[case](d_i), _rotation()
     rotated = _rotated(truth, rotation)
-    return Pair(rotation, truth, rotated, (_as_free_family(truth), _as_free_family(rotated)))
+    return Pair(rotation, truth, rotated, (free_family(truth), free_family(rotated)))
 
 
 def _environments():
