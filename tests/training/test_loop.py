@@ -16,6 +16,9 @@ from harness.trial_spec import SecondStageSpec, TrainSpec
 
 MODEL = PerturbedVAESpec(latent_dim=4, responsive_dim=2, hidden=8, mechanisms="targeted")
 
+#: A second stage that takes no time: these tests ask when it comes, not what it finds.
+QUICK = SecondStageSpec(restarts=2, steps=10)
+
 
 def _trainer(data, folder, pairing="auto", **train):
     folder.mkdir(exist_ok=True)
@@ -25,7 +28,7 @@ def _trainer(data, folder, pairing="auto", **train):
     return Trainer(
         model,
         data,
-        TrainSpec(**{"epochs": 4, **train}),
+        TrainSpec(**{"epochs": 4, "second_stage": QUICK, **train}),
         pairing=Pairing(data, pairing, 0),
         seed=0,
         kl_warmup=0.25,
@@ -147,3 +150,29 @@ def test_each_epoch_is_announced_to_the_model_once_also_after_a_resumption(data,
         announced(_trainer(data, tmp_path / "t", checkpoint_seconds=0)).run(die)
     announced(_trainer(data, tmp_path / "t")).run()
     assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_the_second_stage_comes_after_its_share_of_the_epochs_and_at_the_end(data, tmp_path):
+    for after, epoch in ((0.25, 1), (0.5, 2), (1.0, None)):
+        folder = tmp_path / str(after)
+        chosen = SecondStageSpec(restarts=1, steps=2, after=after)
+        trained = _trainer(data, folder, second_stage=chosen).run()
+        came = [now for now, metrics in _curve(folder) if "train/second_stage_after" in metrics]
+        assert came == ([] if epoch is None else [epoch])
+        assert "train/second_stage_after" in trained.metrics
+    without = _trainer(data, tmp_path / "none", second_stage=SecondStageSpec(restarts=0)).run()
+    assert not [name for name in without.metrics if "second_stage" in name]
+
+
+def test_the_second_stage_refits_the_structural_layer_alone_and_adam_forgets_only_that(data, tmp_path):
+    trainer = _trainer(data, tmp_path / "t", second_stage=SecondStageSpec(restarts=1, steps=2))
+    trainer.epoch = 1
+    trainer._train_epoch()
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer._second_stage()
+    changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert "posterior.unmixing" in changed
+    assert all(name.startswith(("posterior.", "mechanisms.")) for name in changed)
+    refitted = {id(parameter) for parameter in trainer.model.mechanism_parameters()}
+    for parameter in trainer.model.parameters():
+        assert (parameter in trainer.optimizer.state) == (id(parameter) not in refitted)
