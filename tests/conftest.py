@@ -22,7 +22,8 @@ models:
   - {kind: perturbed_vae, latent_dim: 4, responsive_dim: 2, hidden: 16, layers: 1}
 data: {kind: simulation, preset: tiny}
 seeds: 2
-train: {epochs: 2, batch_size: 64}
+train: {epochs: 2, batch_size: 64, second_stage: {restarts: 2, steps: 10}}
+evaluate: {rotation_steps: 10}
 compute: {cluster: inline}
 """
 

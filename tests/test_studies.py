@@ -103,7 +103,15 @@ def test_the_quickstart_spans_its_grid():
 
 
 def test_the_quickstart_made_small_runs_whole(tmp_path, capsys):
-    small = ["train.epochs=2", "seeds=2", "data.cells=60", "data.test_cells=50", "data.double_cells=10"]
+    small = [
+        "train.second_stage.steps=10",
+        "evaluate.rotation_steps=10",
+        "train.epochs=2",
+        "seeds=2",
+        "data.cells=60",
+        "data.test_cells=50",
+        "data.double_cells=10",
+    ]
     small += ["data.image_size=16", "data.samples=1", "grid.latent_dim=[4]"]
     assert _launch("quickstart", tmp_path, *small) == 0
     printed = capsys.readouterr().out
@@ -123,7 +131,8 @@ def test_the_quickstart_made_small_runs_whole(tmp_path, capsys):
 @pytest.mark.skipif("HARNESS_REAL_DATA" not in os.environ, reason="HARNESS_REAL_DATA names no folder of real cells")
 def test_real_cells_are_scored_on_held_out_doubles_beside_the_baselines(tmp_path):
     cells = Path(os.environ["HARNESS_REAL_DATA"]) / "norman19_subset.h5ad"
-    changes = [f"data.path={cells}", "train.epochs=3", "seeds=1", "grid.sparsity=[0]", "grid.latent_dim=[10]"]
+    changes = ["train.second_stage.steps=10", "evaluate.rotation_steps=10"]
+    changes += [f"data.path={cells}", "train.epochs=3", "seeds=1", "grid.sparsity=[0]", "grid.latent_dim=[10]"]
     assert _launch("perturbseq", tmp_path, *changes) == 0
     runs = _runs(tmp_path, "perturbseq")
     assert {run.data.tags["model"] for run in runs} == {"perturbed_vae", "cite_vae"}

@@ -10,7 +10,7 @@ from harness.data_spec import SimulationData
 from harness.model_spec import BetaVAESpec, CiteVAESpec, DiscrepancyVAESpec, PerturbedVAESpec
 from harness.trial import run_trial
 from harness.trial_result import read_result
-from harness.trial_spec import TrainSpec, TrialSpec
+from harness.trial_spec import EvaluateSpec, SecondStageSpec, TrainSpec, TrialSpec
 
 DATA = SimulationData(preset="tiny")
 SMALL = {"latent_dim": 4, "hidden": 8}
@@ -24,7 +24,11 @@ MODELS = [
 
 def _spec(model=MODELS[0], data=DATA, **train):
     return TrialSpec(
-        model=model, data=data, train=TrainSpec(**{"epochs": 2, **train}), data_fingerprint=fingerprint(data)
+        model=model,
+        data=data,
+        train=TrainSpec(**{"epochs": 2, "second_stage": SecondStageSpec(restarts=2, steps=10), **train}),
+        evaluate=EvaluateSpec(rotation_steps=10),
+        data_fingerprint=fingerprint(data),
     )
 
 

@@ -45,7 +45,8 @@ def root(tmp_path_factory):
         "models: [{kind: perturbed_vae, latent_dim: 4, responsive_dim: 2, hidden: 16, layers: 1}]\n"
         "data: {kind: simulation, preset: tiny}\n"
         "seeds: 2\n"
-        "train: {epochs: 2, batch_size: 64}\n"
+        "train: {epochs: 2, batch_size: 64, second_stage: {restarts: 2, steps: 10}}\n"
+        "evaluate: {rotation_steps: 10}\n"
         "compute: {cluster: inline}\n"
     )
     run(sys.executable, "-m", "harness", "launch", str(study), "--root", str(folder / "runs"))
