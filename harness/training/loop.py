@@ -166,6 +166,7 @@ class Trainer:
         self.model.load_state_dict(self.best_state)
         if self._second_stage_at():
             started = time.monotonic()
+            self.last.pop("train/restart_agreement", None)  # of the earlier stage, which this one replaces
             self.last |= self._second_stage() | self._validate()
             self.seconds += time.monotonic() - started
         return Trained(self.best_epoch, self.epoch, dict(self.last), self.seconds, self.stage_seconds)
