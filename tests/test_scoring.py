@@ -11,6 +11,7 @@ from harness.condition_scoring import CONDITIONS, conditions_of_model, condition
 from harness.data.fingerprint import fingerprint
 from harness.data.simulation import build
 from harness.data_spec import SimulationData
+from harness.evaluation.conditions import Verdict
 from harness.model_spec import BetaVAESpec, CiteVAESpec, PerturbedVAESpec
 from harness.models import Latents, build_model
 from harness.scoring import encode_split, score_conditions, score_identifiability, score_ood, target_scores
@@ -49,14 +50,18 @@ def true_latents(data):
 
 
 def test_every_condition_has_two_verdicts_and_two_sentences(data):
-    scored = score_conditions(*_with(PERTURBED, data), seed=0, rotation=None)
+    scored = score_conditions(*_with(PERTURBED, data), seed=0, rotation=Verdict(True, 0.5, "none fits as well"))
     for name in CONDITIONS:
         for side in ("true", "learned"):
             assert scored.metrics[f"conditions/{name}/holds_{side}"] in (0.0, 1.0)
             assert 0.0 <= scored.metrics[f"conditions/{name}/margin_{side}"] <= 1.0
             assert scored.conditions[f"{name}_{side}"]
-    assert set(scored.conditions) == {f"{name}_{side}" for name in CONDITIONS for side in ("true", "learned")}
-    assert len(scored.metrics) == 4 * len(CONDITIONS)
+    named = (*CONDITIONS, "rotation")
+    assert set(scored.conditions) == {f"{name}_{side}" for name in named for side in ("true", "learned")}
+    # whether rotations fit as well is a question about the model: its truth has no side
+    assert scored.metrics["conditions/rotation/margin_learned"] == 0.5
+    assert scored.conditions["rotation_learned"] == "none fits as well"
+    assert len(scored.metrics) == 4 * len(CONDITIONS) + 2
 
 
 def _with(spec, data):
