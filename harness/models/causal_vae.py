@@ -12,7 +12,15 @@ from harness.models.base import LatentModel, Loss, Networks
 from harness.models.gaussian import mmd, negative_log_likelihood
 from harness.models.mechanisms import FamilyOptions, build_family
 from harness.models.moments import Context
-from harness.models.posterior import Features, Invariant, NoisePosterior, UnmixedPosterior, apply, log_determinant
+from harness.models.posterior import (
+    Features,
+    Frame,
+    Invariant,
+    NoisePosterior,
+    UnmixedPosterior,
+    apply,
+    log_determinant,
+)
 from harness.models.scm import Mechanism, solve
 
 
@@ -147,25 +155,18 @@ class CausalVAE(LatentModel):
             value = features.at(shared, _normals(features.mean, generator))
             latents = self.posterior.latents(value, z_i, mechanism, before)
             decoded = self._decode(self.posterior.read(value, latents), z_i)
-            kl = kl + self.responsive_kl(features, invariant, mechanism, past, (shared, before))
+            kl = kl + self.responsive_kl(Frame(features, invariant, mechanism, past, shared, before))
             reconstruction = reconstruction + negative_log_likelihood(x[:, time], decoded, self.likelihood_variance)
             before, past = latents, features
         spread = invariant.factor.square().sum((1, 2))
         kl_i = 0.5 * (invariant.mean.square().sum(1) + spread - self.d_i) - log_determinant(invariant.factor)
         return reconstruction, kl, kl_i
 
-    def responsive_kl(
-        self,
-        features: Features,
-        invariant: Invariant,
-        mechanism: Mechanism,
-        past: Features | None,
-        sample: tuple[Tensor, Tensor | None],
-    ) -> Tensor:
-        """E_q KL( q(h_v | z_i, x) ‖ p(h_v | z_i, past, u) ), (n,); arguments as in `Posterior.noise`."""
-        noise = self.posterior.noise(features, invariant, mechanism, past, sample)
-        cross = mechanism.variance.log() + (noise.mean.square() + noise.variance) / mechanism.variance
-        return 0.5 * (cross - 1.0).sum(1) - log_determinant(features.factor) - self.posterior.log_volume()
+    def responsive_kl(self, frame: Frame) -> Tensor:
+        """E_q KL( q(h_v | z_i, x) ‖ p(h_v | z_i, past, u) ), (n,)."""
+        noise, prior = self.posterior.noise(frame), frame.mechanism.variance
+        cross = prior.log() + (noise.mean.square() + noise.variance) / prior
+        return 0.5 * (cross - 1.0).sum(1) - log_determinant(frame.features.factor) - self.posterior.log_volume()
 
     def assemble(
         self, terms: tuple[Tensor, Tensor, Tensor], aligned: Sequence[Tensor], frames: int, kl_weight: float

@@ -47,6 +47,27 @@ class Features(NamedTuple):
         return self.mean + apply(self.across, shared) + apply(self.factor, own)
 
 
+class Frame(NamedTuple):
+    """All that the exogenous noise of one frame depends on.
+
+    Attributes
+    ----------
+    features : posterior of the frame's responsive part
+    invariant : posterior of z_i
+    mechanism : of the frame
+    past : features one frame earlier; None in a first frame
+    normals : (n, d_i) ε_i, the normals z_i was drawn with
+    before : (n, d_v) z_v one frame earlier, at which a nonlinear past is taken; None in a first frame
+    """
+
+    features: Features
+    invariant: Invariant
+    mechanism: Mechanism
+    past: Features | None
+    normals: Tensor
+    before: Tensor | None
+
+
 class Noise(NamedTuple):
     """Exogenous noise under the posterior, less its prior mean: ``mean`` (n, d_v) and ``variance`` (n, d_v)."""
 
@@ -81,23 +102,8 @@ class Posterior(nn.Module, ABC):
         """What the decoder reads (n, d_v), from z_v and z_i."""
 
     @abstractmethod
-    def noise(
-        self,
-        features: Features,
-        invariant: Invariant,
-        mechanism: Mechanism,
-        past: Features | None,
-        sample: tuple[Tensor, Tensor | None],
-    ) -> Noise:
-        """Moments of the exogenous noise under the posterior.
-
-        Parameters
-        ----------
-        past
-            Features one frame earlier; None in a first frame.
-        sample
-            Normals ε_i (n, d_i), and z_v one frame earlier (n, d_v) or None; a nonlinear past is taken there.
-        """
+    def noise(self, frame: Frame) -> Noise:
+        """Moments of the exogenous noise under the posterior."""
 
     def log_volume(self) -> Tensor:
         """log|det| of the map from what the posterior is over to latents, z_i and u given (scalar)."""
@@ -153,23 +159,16 @@ class UnmixedPosterior(Posterior):
         rotated = latents - invariant @ self.from_invariant.T
         return torch.linalg.solve(self.unmixing, rotated.T).T
 
-    def noise(
-        self,
-        features: Features,
-        invariant: Invariant,
-        mechanism: Mechanism,
-        past: Features | None,
-        sample: tuple[Tensor, Tensor | None],
-    ) -> Noise:
+    def noise(self, frame: Frame) -> Noise:
         """n = A(W h + C z_i) − B(W h' + C z_i) − L_vi z_i − μ, linear in the normals: exact moments.
 
         Under a nonlinear transition z_i and z_v one frame earlier are samples; what is left of h is averaged exactly.
         """
+        features, invariant, mechanism, past, normals, before = frame
         own = mechanism.system @ self.unmixing
         from_i = mechanism.system @ self.from_invariant - mechanism.graph_invariant
         mean = apply(own, features.mean) - mechanism.mean
         if not mechanism.is_linear:
-            normals, before = sample
             mean = (
                 mean + apply(own @ features.across + from_i @ invariant.factor, normals) + apply(from_i, invariant.mean)
             )
@@ -227,14 +226,8 @@ class NoisePosterior(Posterior):
     def features_of(self, latents: Tensor, invariant: Tensor) -> Tensor:
         return latents
 
-    def noise(
-        self,
-        features: Features,
-        invariant: Invariant,
-        mechanism: Mechanism,
-        past: Features | None,
-        sample: tuple[Tensor, Tensor | None],
-    ) -> Noise:
+    def noise(self, frame: Frame) -> Noise:
+        features = frame.features
         return Noise(features.mean, features.factor.square().sum(2))
 
 

@@ -77,6 +77,10 @@ class Fitted:
         """The candidate of lowest loss."""
         return int(self.loss.argmin())
 
+    def joined(self, other: Fitted) -> Fitted:
+        """These and the others."""
+        return Fitted(self.candidates.joined(other.candidates), torch.cat([self.loss, other.loss]))
+
 
 def refit(
     start: Candidates,
@@ -128,8 +132,11 @@ def refit(
 
     every = vmap(one)
     optimizer = torch.optim.Adam([*parameters.values(), unmixing, across], lr=rate, betas=(0.9, 0.99))
+    if annealed:
+        template.anneal(1.0)
     for step in range(steps):
-        template.anneal(1.0 if annealed else (step + 1) / steps)
+        if not annealed:
+            template.anneal((step + 1) / steps)
         optimizer.param_groups[0]["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * step / steps))
         optimizer.zero_grad(set_to_none=True)
         loss, weighed = every(parameters, buffers, unmixing, across)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -33,6 +34,38 @@ class SpecError(UserError):
         super().__init__(sentence)
         self.path = path
         self.sentence = sentence
+
+
+Spec = TypeVar("Spec", bound=BaseModel)
+
+
+def validated(
+    kind: type[Spec], values: Mapping[str, object], file: os.PathLike[str], lines: Mapping[Path, int]
+) -> Spec:
+    """The spec of a whole file's values.
+
+    Parameters
+    ----------
+    kind
+        What it must be.
+    values
+        Of the file.
+    file, lines
+        Where it stands, and the line of each key path, for errors.
+
+    Raises
+    ------
+    UserError
+        With file, line and one sentence.
+    """
+    try:
+        return kind.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        wrong = explain(error, kind, values)
+        if wrong is None:
+            raise
+        line = f", line {lines[wrong.path]}" if wrong.path in lines else ""
+        raise UserError(f"{file}{line}: {wrong.sentence}") from error
 
 
 def dotted(path: Iterable[str | int]) -> str:

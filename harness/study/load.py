@@ -116,15 +116,7 @@ def load_profile(path: Path) -> ProfileSpec:
         Where the file is missing, or with one sentence on what is wrong in it.
     """
     value, lines = yaml12.parse(read_text(path, "cluster profile"), str(path))
-    value = {} if value is None else value
-    try:
-        return ProfileSpec.model_validate_json(json.dumps(value))
-    except ValidationError as error:
-        wrong = explain.explain(error, ProfileSpec, value)
-        if wrong is None:
-            raise
-        line = f", line {lines[wrong.path]}" if wrong.path in lines else ""
-        raise UserError(f"{path}{line}: {wrong.sentence}") from error
+    return explain.validated(ProfileSpec, {} if value is None else value, path, lines)
 
 
 def dump_study(study: StudySpec) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
 from harness.errors import UserError
 from harness.spec_part import Part
@@ -117,15 +117,9 @@ def _spec_of(path: Path) -> tuple[SuiteSpec, Mapping[explain.Path, int]]:
     if not isinstance(values, dict):
         raise UserError(f"{path} is {shown(values)}, but a suite file is a mapping of keys such as {STUDIES}")
     values = {"name": path.stem, **values}
+    spec = explain.validated(SuiteSpec, values, path, lines)
     try:
-        spec = SuiteSpec.model_validate_json(json.dumps(values))
         checked_name(spec.name)
-    except ValidationError as error:
-        wrong = explain.explain(error, SuiteSpec, values)
-        if wrong is None:
-            raise
-        line = f", line {lines[wrong.path]}" if wrong.path in lines else ""
-        raise UserError(f"{path}{line}: {wrong.sentence}") from error
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     return spec, lines

@@ -111,9 +111,11 @@ def second_stage(
     if model.options.order_is_open:
         finalists = finalists.joined(_best_order(fit, finalists, steps))
     final = fit(finalists, steps=steps, annealed=True)
-    _install(model, final.candidates, final.best)
-    equal = torch.nonzero(final.loss - final.loss.min() < EQUAL).flatten().tolist()
-    return SecondStage(before, final.loss.min().item(), len(equal), _agreement(moments, final.candidates.chosen(equal)))
+    # the present solution stays in as it is, so that few steps never end above where they began
+    every = final.joined(fit(present, steps=0, annealed=True))
+    _install(model, every.candidates, every.best)
+    equal = torch.nonzero(final.loss - every.loss.min() < EQUAL).flatten().tolist()
+    return SecondStage(before, every.loss.min().item(), len(equal), _agreement(moments, final.candidates.chosen(equal)))
 
 
 def _best_order(fit: Callable[..., Fitted], ranked: Candidates, steps: int) -> Candidates:

@@ -6,7 +6,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from harness.model_spec import CiteVAESpec, PerturbedVAESpec
 from harness.models import build_model
-from harness.models.posterior import Features, Invariant, UnmixedPosterior, apply
+from harness.models.posterior import Features, Frame, Invariant, UnmixedPosterior, apply
 from harness.models.scm import noise_of
 
 D_V, D_I = 3, 2
@@ -128,7 +128,7 @@ def test_responsive_kl_equals_monte_carlo(lagged, with_past):
     log_prior = log_prior + torch.linalg.slogdet(model.posterior.unmixing).logabsdet
     log_posterior = MultivariateNormal(features.mean + apply(features.across, shared), scale_tril=features.factor)
     sampled = log_posterior.log_prob(h) - log_prior
-    kl = model.responsive_kl(features, invariant, mechanism, past if with_past else None, (shared, before))
+    kl = model.responsive_kl(Frame(features, invariant, mechanism, past if with_past else None, shared, before))
     if lagged == "nonlinear":
         assert kl.std() > 0.1
     else:
@@ -188,5 +188,5 @@ def test_the_kl_of_a_noise_posterior_is_that_of_latents_pushed_from_it():
     expected = kl_divergence(
         pushed(features.mean, factor @ factor.T), pushed(torch.zeros(1, D_V).double(), mechanism.variance[0].diag())
     )
-    kl = model.responsive_kl(features, invariant, mechanism, None, (torch.zeros(1, D_I).double(), None))
+    kl = model.responsive_kl(Frame(features, invariant, mechanism, None, torch.zeros(1, D_I).double(), None))
     torch.testing.assert_close(kl[0], expected)
