@@ -78,9 +78,37 @@ class TrialSpec(Part):
         The data count by their fingerprint alone, not by where they lie. How often checkpoints are written
         and which weights are kept do not count: a resumed trial gives the same numbers as an uninterrupted one.
         """
-        body = self.model_dump(mode="json")
-        del body["data"]
-        for key in ("checkpoint_seconds", "keep"):
-            body["train"].pop(key)
-        text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return Identities().of(self)
+
+
+class Identities:
+    """Ids of trials, most of which share their parts: each part is written out once.
+
+    A part is known again by being the same object, so that no id depends on what counts as equal.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[int, tuple[Part, str]] = {}
+
+    def of(self, spec: TrialSpec) -> str:
+        """A trial's id, as `TrialSpec.trial_id` describes it."""
+        fields = sorted(key for key in TrialSpec.model_fields if key != "data")
+        body = ",".join(f'"{key}":{self._text(getattr(spec, key))}' for key in fields)
+        return hashlib.sha256(f"{{{body}}}".encode()).hexdigest()[:16]
+
+    def _text(self, value: object) -> str:
+        """Canonical JSON of one field."""
+        if not isinstance(value, Part):
+            return _canonical(value)
+        known = self._texts.get(id(value))
+        if known is None:
+            body = value.model_dump(mode="json")
+            if isinstance(value, TrainSpec):
+                for key in ("checkpoint_seconds", "keep"):
+                    del body[key]
+            known = self._texts[id(value)] = value, _canonical(body)  # the part is held, so that its id stays its own
+        return known[1]
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

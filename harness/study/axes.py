@@ -190,7 +190,14 @@ def _put(raw: dict[str, Any], path: tuple[str, ...], value: object, place: Path)
     raw[path[-1]] = value
 
 
-def build(study: StudySpec, model: int, setting: Setting, places: Mapping[str, Path], label: str) -> Parts:
+def build(
+    study: StudySpec,
+    model: int,
+    setting: Setting,
+    places: Mapping[str, Path],
+    label: str,
+    its: Mapping[str, Target] | None = None,
+) -> Parts:
     """The parts of a trial that one setting of one model gives.
 
     Parameters
@@ -203,22 +210,24 @@ def build(study: StudySpec, model: int, setting: Setting, places: Mapping[str, P
         Where each value stands in the study file.
     label
         Name of the cell, for what is wrong with a combination.
+    its
+        Where each value goes, if that is known already: ``targets`` of the setting.
 
     Raises
     ------
     SpecError
         Where a value, or the combination, is impossible.
     """
-    raw: dict[str, dict[str, Any]] = {
-        "model": dict(study.models[model]),
-        "data": dict(study.data),
-        "train": study.train.model_dump(mode="json"),
-        "evaluate": study.evaluate.model_dump(mode="json"),
-    }
+    if its is None:
+        its = targets(study, model, {key: places[key] for key in setting})
+    raw: dict[str, dict[str, Any]] = {"model": dict(study.models[model]), "data": dict(study.data)}
+    checked: dict[str, Any] = {"train": study.train, "evaluate": study.evaluate}  # whole already, unless a key says so
+    for part in dict.fromkeys(one.part for one in its.values() if one.part in checked):
+        raw[part] = checked.pop(part).model_dump(mode="json")
     set_by: dict[str, dict[Path, Path]] = {part: {} for part in raw}
-    for key, its in targets(study, model, {key: places[key] for key in setting}).items():
-        _put(raw[its.part], its.path, setting[key], places[key])
-        set_by[its.part][its.path] = places[key]
+    for key, one in its.items():
+        _put(raw[one.part], one.path, setting[key], places[key])
+        set_by[one.part][one.path] = places[key]
     homes: dict[str, Path] = {part: (part,) for part in raw} | {"model": ("models", model)}
     roots: dict[str, type[BaseModel]] = {
         "model": MODEL_KINDS[kind_of(raw["model"], MODEL_KINDS, homes["model"])],
@@ -226,12 +235,12 @@ def build(study: StudySpec, model: int, setting: Setting, places: Mapping[str, P
         "train": TrainSpec,
         "evaluate": EvaluateSpec,
     }
-    checked: dict[str, Any] = {}
-    for part, root in roots.items():
+    for part, values in raw.items():
+        root = roots[part]
         try:
-            checked[part] = validated(root, raw[part])
+            checked[part] = validated(root, values)
         except ValidationError as error:
-            wrong = explain(error, root, raw[part], _locator(homes[part], set_by[part]))
+            wrong = explain(error, root, values, _locator(homes[part], set_by[part]))
             if wrong is None:  # nothing is skipped here, so that something is always left to say
                 raise
             if wrong.path == homes[part] and set_by[part]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from harness.study.axes import (
     MODEL_AXIS,
     Parts,
     Setting,
+    Target,
     build,
     check_alone,
     model_kinds,
@@ -24,7 +25,7 @@ from harness.study.axes import (
 from harness.study.expectation import check_expectation
 from harness.study.explain import Path, SpecError, did_you_mean
 from harness.study.spec import AxisSpec, StudySpec
-from harness.trial_spec import TrialSpec
+from harness.trial_spec import Identities, TrialSpec
 
 Fingerprint = Callable[[AnyDataSpec], str]
 
@@ -86,7 +87,7 @@ class Plan:
     points : grid cells, models outermost, then grid keys in the file's order.
     seeds : number of seeds.
     proposals : points that the search adds, over all cells.
-    trials_per_job : most trials in one job.
+    trials_per_job : most trials in one job; 1 where that is measured, so that jobs are counted from above.
     """
 
     points: tuple[Point, ...]
@@ -151,24 +152,32 @@ class _Cell:
     model: str
     values: dict[str, Any]
     places: dict[str, Path]
+    targets: dict[str, Target]
+    name: str
 
-    @property
-    def name(self) -> str:
-        words = (f"{key.removeprefix('models.')}={worded(value)}" for key, value in self.values.items())
-        return " · ".join([self.model, *words])
+
+def _name(model: str, words: Iterable[str]) -> str:
+    return " · ".join([model, *words])
+
+
+def _word(key: str, value: Any) -> str:
+    return f"{key.removeprefix('models.')}={worded(value)}"
 
 
 def _cells(study: StudySpec) -> Iterator[_Cell]:
     """Every combination of the grid, for each model over the keys that concern it."""
     places: dict[str, Path] = {key: ("grid", key) for key in study.grid}
     for number, label in enumerate(model_labels(study)):
-        keys = list(targets(study, number, places))
-        for chosen in itertools.product(*(tuple(enumerate(study.grid[key])) for key in keys)):
+        its = targets(study, number, places)
+        choices = [[(("grid", key, n), v, _word(key, v)) for n, v in enumerate(study.grid[key])] for key in its]
+        for chosen in itertools.product(*choices):
             yield _Cell(
                 model_index=number,
                 model=label,
-                values={key: value for key, (_, value) in zip(keys, chosen, strict=True)},
-                places={key: ("grid", key, index) for key, (index, _) in zip(keys, chosen, strict=True)},
+                values={key: value for key, (_, value, _) in zip(its, chosen, strict=True)},
+                places={key: place for key, (place, _, _) in zip(its, chosen, strict=True)},
+                targets=its,
+                name=_name(label, (word for _, _, word in chosen)),
             )
 
 
@@ -180,13 +189,21 @@ def check(study: StudySpec) -> None:
     SpecError
         With the key path and one sentence on the first thing wrong.
     """
+    _check_keys(study)
+    for cell in _cells(study):
+        _check_cell(study, cell)
+    _check_rest(study)
+
+
+def _check_keys(study: StudySpec) -> None:
     model_labels(study)
     check_alone(study)
     for key, values in study.grid.items():
         target(study, key, ("grid", key))
         _refuse_repeats(("grid", key), values)
-    for cell in _cells(study):
-        _check_cell(study, cell)
+
+
+def _check_rest(study: StudySpec) -> None:
     if study.search is not None:
         _check_search(study)
     check_expectation(study)
@@ -195,16 +212,22 @@ def check(study: StudySpec) -> None:
 def _check_cell(study: StudySpec, cell: _Cell) -> None:
     """Build a cell; where it is searched, what only its combination gets wrong is left to the proposals."""
     try:
-        build(study, cell.model_index, cell.values, cell.places, cell.name)
+        _parts(study, cell)
     except SpecError as error:
         is_of_one_value = any(error.path[: len(place)] == place for place in cell.places.values())
         if is_of_one_value or not _space(study, cell.model_index):
             raise
 
 
+def _parts(study: StudySpec, cell: _Cell) -> Parts:
+    return build(study, cell.model_index, cell.values, cell.places, cell.name, cell.targets)
+
+
 def _space(study: StudySpec, model: int) -> dict[str, AxisSpec]:
     """Search axes that concern one model."""
-    space = study.search.space if study.search else {}
+    if study.search is None:
+        return {}
+    space = study.search.space
     keys = targets(study, model, {key: ("search", "space", key) for key in space})
     return {key: space[key] for key in keys}
 
@@ -258,9 +281,10 @@ def plan(study: StudySpec, fingerprint: Fingerprint | None = None) -> Plan:
     UserError
         Where a data file cannot be read.
     """
-    check(study)
-    known = _Fingerprints(fingerprint)
+    _check_keys(study)
+    known = _Known(fingerprint)
     points = tuple(_searched(study, cell) or _point(study, cell, known) for cell in _cells(study))
+    _check_rest(study)
     owner: dict[str, str] = {}
     for trial in (trial for point in points for trial in point.trials):
         if owner.setdefault(trial.trial_id, trial.cell) != trial.cell:
@@ -271,7 +295,7 @@ def plan(study: StudySpec, fingerprint: Fingerprint | None = None) -> Plan:
         points=points,
         seeds=len(study.seeds),
         proposals=sum(study.search.trials for point in points if point.space) if study.search else 0,
-        trials_per_job=study.compute.trials_per_job,
+        trials_per_job=1 if study.compute.trials_per_job == "auto" else study.compute.trials_per_job,
     )
 
 
@@ -297,12 +321,14 @@ def point_for(study: StudySpec, setting: Setting, fingerprint: Fingerprint | Non
     places: dict[str, Path] = {
         key: ("grid", key) if key in study.grid else ("search", "space", key) for key in setting if key != MODEL_AXIS
     }
-    values = {key: setting[key] for key in targets(study, number, places)}
-    return _point(study, _Cell(number, model, values, places), _Fingerprints(fingerprint))
+    its = targets(study, number, places)
+    values = {key: setting[key] for key in its}
+    name = _name(model, (_word(key, value) for key, value in values.items()))
+    return _point(study, _Cell(number, model, values, places, its, name), _Known(fingerprint))
 
 
-class _Fingerprints:
-    """Fingerprints of datasets, each taken once."""
+class _Known:
+    """What trials of a plan have in common, found out once: fingerprints of datasets, and the parts of ids."""
 
     def __init__(self, fingerprint: Fingerprint | None) -> None:
         if fingerprint is None:
@@ -310,13 +336,20 @@ class _Fingerprints:
 
             fingerprint = of_harness
         self._take = fingerprint
-        self._known: dict[str, str] = {}
+        self._fingerprints: dict[str, str] = {}
+        self._of_same: dict[int, tuple[AnyDataSpec, str]] = {}
+        self.ids = Identities()
 
-    def of(self, data: AnyDataSpec) -> str:
+    def fingerprint(self, data: AnyDataSpec) -> str:
+        """Fingerprint of a dataset, taken once for all that read alike."""
+        same = self._of_same.get(id(data))
+        if same is not None:
+            return same[1]
         key = data.model_dump_json()
-        if key not in self._known:
-            self._known[key] = self._take(data)
-        return self._known[key]
+        if key not in self._fingerprints:
+            self._fingerprints[key] = self._take(data)
+        self._of_same[id(data)] = data, self._fingerprints[key]  # held, so that its id stays its own
+        return self._fingerprints[key]
 
 
 def _searched(study: StudySpec, cell: _Cell) -> Point | None:
@@ -324,23 +357,24 @@ def _searched(study: StudySpec, cell: _Cell) -> Point | None:
     space = _space(study, cell.model_index)
     if not space:
         return None
+    _check_cell(study, cell)
     kind = model_kinds(study)[cell.model_index]
     return Point(cell.name, cell.model, kind, cell.model_index, cell.values, trials=(), space=space)
 
 
-def _point(study: StudySpec, cell: _Cell, fingerprints: _Fingerprints) -> Point:
-    parts = build(study, cell.model_index, cell.values, cell.places, cell.name)
+def _point(study: StudySpec, cell: _Cell, known: _Known) -> Point:
+    parts = _parts(study, cell)
     return Point(
         cell=cell.name,
         model=cell.model,
         kind=parts.model.kind,
         model_index=cell.model_index,
         values=cell.values,
-        trials=tuple(_trial(study, cell.name, parts, seed, fingerprints) for seed in study.seeds),
+        trials=tuple(_trial(study, cell.name, parts, seed, known) for seed in study.seeds),
     )
 
 
-def _trial(study: StudySpec, cell: str, parts: Parts, seed: int, fingerprints: _Fingerprints) -> PlannedTrial:
+def _trial(study: StudySpec, cell: str, parts: Parts, seed: int, known: _Known) -> PlannedTrial:
     data = parts.data
     if data.seed == "per_trial":
         data = data.model_copy(update={"seed": seed})
@@ -352,9 +386,9 @@ def _trial(study: StudySpec, cell: str, parts: Parts, seed: int, fingerprints: _
         seed=seed,
         precision=study.compute.precision,
         threads=study.compute.threads,
-        data_fingerprint=fingerprints.of(data),
+        data_fingerprint=known.fingerprint(data),
     )
-    return PlannedTrial(trial_id=spec.trial_id, cell=cell, seed=seed, spec=spec)
+    return PlannedTrial(trial_id=known.ids.of(spec), cell=cell, seed=seed, spec=spec)
 
 
 def axes_of(points: Sequence[Point]) -> dict[str, list[Any]]:
