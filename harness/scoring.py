@@ -20,7 +20,7 @@ from harness.evaluation.graph import graph_f1, graph_shd, target_accuracy
 from harness.evaluation.identifiability import identifiability_scores
 from harness.evaluation.prediction import OodResult, evaluate_ood
 from harness.evaluation.rotation import rotation_test
-from harness.files import write_atomic
+from harness.files import write_when_room
 from harness.models import LatentModel, Latents
 from harness.models.causal_vae import CausalVAE
 from harness.models.discrepancy_vae import DiscrepancyVAE
@@ -142,7 +142,7 @@ def write_latents(path: Path, data: PerturbationData, latents: Latents) -> None:
         arrays["periodic"] = np.array(data.truth.periodic, dtype=np.str_)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    write_atomic(path, buffer.getvalue())
+    write_when_room(path, buffer.getvalue())
 
 
 def score_ood(model: LatentModel, data: PerturbationData, cells: int, seed: int) -> Scored:

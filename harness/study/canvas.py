@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+
+from harness.files import write_atomic
 
 INK = "#1b1f24"
 #: Relative luminance of a ground below which white contrasts more than INK: where (L + 0.05)² = 1.05 (L_ink + 0.05).
@@ -52,13 +53,10 @@ def panel(figure: Figure, left: float, bottom: float, width: float, height: floa
 
 
 def write(figure: Figure, out: Path, *, dpi: int = DPI) -> Path:
-    """Save as PNG under a temporary name, then rename, so that a reader never sees half a picture."""
+    """Save as PNG, whole or not at all, so that a reader never sees half a picture."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(out)
+    write_atomic(out, buffer.getvalue())
     return out
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+#: A request that the client repeats by itself may be carried out twice, and so make two runs: we repeat it, knowing.
+_FORCED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 _QUIET = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 #: File stores are none of them: MLflow no longer writes to them.
@@ -56,6 +59,7 @@ def connect(uri: str) -> MlflowClient:
     """A client for ``uri``; MLflow itself is kept quiet."""
     import logging
 
+    os.environ.update(_FORCED)
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
     for name in ("mlflow", "alembic"):
@@ -65,6 +69,51 @@ def connect(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
+
+
+def all_runs(client: MlflowClient, experiment_id: str, wanted: str) -> Iterator[Any]:
+    """Every run that a search finds, over all its pages."""
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], filter_string=wanted, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def tagged_runs(
+    client: MlflowClient, uri: str, experiment_id: str, study: str, keys: Sequence[str]
+) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """The id and some tags of each of a study's runs.
+
+    A server's search brings every run's metrics and params along; a database that we open ourselves is asked for
+    the tags alone, which takes a hundredth of the time.
+    """
+    if has_server(uri):
+        for run in all_runs(client, experiment_id, f"tags.study = '{study}'"):
+            yield str(run.info.run_id), run.data.tags
+        return
+    import sqlalchemy
+    from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
+
+    of_study: Any = sqlalchemy.select(SqlTag.run_uuid).where(SqlTag.key == "study", SqlTag.value == study)
+    query: Any = (
+        sqlalchemy.select(SqlTag.run_uuid, SqlTag.key, SqlTag.value)
+        .join(SqlRun, SqlRun.run_uuid == SqlTag.run_uuid)
+        .where(SqlRun.experiment_id == int(experiment_id), SqlRun.lifecycle_stage == "active")
+        .where(SqlTag.key.in_(keys), SqlTag.run_uuid.in_(of_study))
+    )
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(query).all()
+    finally:
+        engine.dispose()
+    found: dict[str, dict[str, str]] = {}
+    for run_id, key, value in rows:
+        found.setdefault(run_id, {})[key] = value
+    yield from found.items()
 
 
 def check_uri(uri: str | None) -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -21,9 +22,10 @@ from typing import Any, TypeGuard
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
+from harness.files import FOREVER, append_whole, patiently
 from harness.study.spec import ObjectiveSpec
 
 #: Largest index a table of values may grow to; a bound that moved would be a change of distribution.
@@ -71,9 +73,12 @@ class OptunaStore:
         wanted = [[objective.metric, objective.direction] for objective in objectives]
         if mend:
             _mend(path)
-        if mend and _objectives_on_disk(path, name) not in (None, wanted):
+        self._journal = _Journal(path, check)
+        self._storage = JournalStorage(self._journal)
+        if mend and _objectives_in(self._storage, name) not in (None, wanted):
             _set_aside(path)
-        self._storage = JournalStorage(JournalFileBackend(str(path)))
+            self._journal = _Journal(path, check)
+            self._storage = JournalStorage(self._journal)
         self.study = optuna.create_study(
             study_name=name,
             storage=self._storage,
@@ -106,10 +111,26 @@ class OptunaStore:
 
     # ------------------------------------------------------------------------------------ writing
 
-    def recover(self) -> None:
-        """Mark what a dead driver left running as failed; what waits goes on waiting."""
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Wait for the disk once at the end of the block, and not at every write in it."""
+        self._journal.waits = False
+        try:
+            yield
+        finally:
+            self._journal.waits = True
+            self._journal.wait()
+
+    def recover(self, kept: Collection[str] = ()) -> None:
+        """Mark what a dead driver left running as failed; what waits goes on waiting.
+
+        Parameters
+        ----------
+        kept
+            Keys of trials that go on under the number they have.
+        """
         for trial in self.trials():
-            if trial.state is TrialState.RUNNING:
+            if trial.state is TrialState.RUNNING and trial.user_attrs.get("key") not in kept:
                 self.fail(trial.number, "the driver died")
 
     def add(
@@ -224,6 +245,36 @@ class OptunaStore:
         return len(table) - 1
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's journal file, to which a line is added whole or not at all, waiting while the disk is full.
+
+    Half a line, followed by others, could not be read by anybody any more.
+    """
+
+    def __init__(self, path: Path, check: Callable[[], None]) -> None:
+        self._path, self._check = path, check
+        self._line_lock = JournalFileSymlinkLock(str(path))
+        self.waits = True
+        super().__init__(str(path), lock_obj=self._line_lock)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+
+        def write() -> None:
+            self._check()  # again after a wait: another driver may have taken over meanwhile
+            self._line_lock.acquire()
+            try:
+                append_whole(self._path, text, sync=self.waits)
+            finally:
+                self._line_lock.release()
+
+        patiently(write, self._path, seconds=FOREVER)
+
+    def wait(self) -> None:
+        """Until all lines are on the disk."""
+        patiently(lambda: append_whole(self._path, "", sync=True), self._path, seconds=FOREVER)
+
+
 def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -245,13 +296,10 @@ def _mend(path: Path) -> None:
             file.truncate(whole)
 
 
-def _objectives_on_disk(path: Path, name: str) -> Any:
-    """The objectives a journal was kept for; None without a journal or before they were written."""
-    if not path.exists() or path.stat().st_size == 0:
-        return None
-    storage = JournalStorage(JournalFileBackend(str(path)))
-    names = {study.study_name: study for study in storage.get_all_studies()}
-    return names[name].user_attrs.get("objective") if name in names else None
+def _objectives_in(storage: JournalStorage, name: str) -> Any:
+    """The objectives a journal was kept for; None in a new one, or before they were written."""
+    attributes = (study.user_attrs for study in storage.get_all_studies() if study.study_name == name)
+    return next(attributes, {}).get("objective")
 
 
 def _set_aside(path: Path) -> None:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from harness.files import has_no_room, patiently
+
 #: Seconds without a sign of life after which an owner on another host counts as dead.
 STALE_SECONDS = 120.0
 
@@ -126,7 +128,16 @@ def take(path: Path, owner: Owner, may_replace: Callable[[Owner], bool]) -> Owne
     Returns
     -------
     The record as written, or None where somebody else holds the file.
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be written; while the disk is full this waits, as `harness.files.patiently` does.
     """
+    return patiently(lambda: _take(path, owner, may_replace), path)
+
+
+def _take(path: Path, owner: Owner, may_replace: Callable[[Owner], bool]) -> Owner | None:
     while True:
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
@@ -139,8 +150,12 @@ def take(path: Path, owner: Owner, may_replace: Callable[[Owner], bool]) -> Owne
             owner = replace(owner, epoch=held.epoch + 1)
             _push_aside(path, held)
             continue
-        with os.fdopen(descriptor, "w") as file:
-            file.write(json.dumps(asdict(owner)))
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(json.dumps(asdict(owner)))
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         return owner
 
 
@@ -165,7 +180,20 @@ def holds(path: Path, owner: Owner) -> bool:
 
 
 def overwrite(path: Path, owner: Owner) -> None:
-    """Replace the content of a file that ``owner`` holds, atomically."""
+    """Replace the content of a file that ``owner`` holds, atomically.
+
+    On a full disk the file is written over in place, which takes no room: an owner that goes on living shows it. Who
+    reads in that instant reads again.
+    """
+    text = json.dumps(asdict(owner))
     temporary = path.with_name(f"{path.name}.{owner.token}")
-    temporary.write_text(json.dumps(asdict(owner)))
-    temporary.replace(path)
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if not has_no_room(error):
+            raise
+        with path.open("r+") as file:
+            file.write(text)
+            file.truncate()

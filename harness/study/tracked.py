@@ -5,26 +5,34 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
+from harness.study.backlog import Backlog
 from harness.study.folder import StudyFolder, TrialFolder
 from harness.study.launches import Launch, environment
 from harness.study.plan import PlannedTrial
 from harness.study.spec import StudySpec
 from harness.study.tables import MCC_ACROSS_SEEDS
-from harness.study.tracking import TrackedTrial, Tracker
+from harness.study.tracked_trial import TrackedTrial, end_mark
+from harness.study.tracking import Tracker
 
 if TYPE_CHECKING:
+    from harness.study.across_seeds import Agreement
     from harness.study.report import Report
 
 #: Seconds between two looks at the curves of running trials.
 FOLLOW_SECONDS = 20.0
+#: Trials that may be behind at the end of a launch without a word about it.
+MANY = 100
 
 
 class Tracking:
-    """One launch of a study in MLflow.
+    """One launch of a study in MLflow, written from a thread of its own: nothing here waits for a server.
+
+    What could not be written is tried again while the launch lasts, and once more at its end.
 
     Parameters
     ----------
@@ -49,58 +57,72 @@ class Tracking:
             check=check,
             warn=say,
         )
-        self._behind: dict[str, tuple[PlannedTrial, Mapping[str, Any]]] = {}
+        self._backlog = Backlog()
         self._metrics: dict[str, None] = {}
         self._followed = time.monotonic()
+        self._say = say
 
     def start(self, record: Launch) -> None:
         """Make the launch's parent run, or find it where it is resumed."""
         tags = {"grid_trials": str(len(record.trials))}
         if self._study.description:
             tags["mlflow.note.content"] = self._study.description
-        self._tracker.start_launch(record.number, record.started, tags)
+        number, started = record.number, record.started
+        self._backlog.put("launch", lambda: self._tracker.start_launch(number, started, tags))
 
     def sync(self, trial: PlannedTrial, result: Mapping[str, Any]) -> None:
-        """Bring a trial with a result to MLflow; one that could not be brought is tried again at the end."""
+        """Have a trial with a result brought to MLflow, unless it is there."""
         self._metrics.update(dict.fromkeys(result.get("metrics", {})))
-        if self._tracker.is_synced(trial.trial_id, result):
-            return
-        self._behind[trial.trial_id] = (trial, result)
-        if self._bring(trial, result):
-            del self._behind[trial.trial_id]
+        self._backlog.put(trial.trial_id, self._task(trial, end_mark(result)))
 
     def follow(self, running: Mapping[str, PlannedTrial]) -> None:
-        """Bring the curves of running trials to MLflow, now and then."""
+        """Have the curves of running trials brought to MLflow, now and then."""
         if time.monotonic() - self._followed < FOLLOW_SECONDS:
             return
         self._followed = time.monotonic()
         for trial in running.values():
-            self._bring(trial, None)
+            self._backlog.offer(trial.trial_id, self._task(trial, ""))
 
     def finish(self, record: Launch, report: Report | None) -> str | None:
         """Bring what is behind, end the parent run; gives why that was not possible, if so."""
-        for trial, result in list(self._behind.values()):
-            if not self._bring(trial, result, insist=True):
-                break
-            del self._behind[trial.trial_id]
+        if len(self._backlog) > MANY:
+            self._say(f"{len(self._backlog)} trials are still to be brought to MLflow")
+        self._put_end(record, report)
+        is_done = self._backlog.drain()
+        self._backlog.close()
+        return None if is_done else self._tracker.error
+
+    def close(self) -> None:
+        """Write no more; for a driver that leaves without an end."""
+        self._backlog.close()
+
+    def _put_end(self, record: Launch, report: Report | None) -> None:
         artifacts: dict[Path, str] = {self._folder.study_file: ""}
         if report is not None:
             artifacts.update({path: "report" for path in report.files})
             if report.heatmap is not None:
                 artifacts[report.heatmap] = ""
             for one in report.agreements:
-                self._tracker.log_cell(one.trial_id, {MCC_ACROSS_SEEDS: one.value}, trials=one.trials, time=one.time)
+                self._backlog.put(f"cell {one.trial_id}", partial(self._log_agreement, one))
         texts = {
             "environment.json": json.dumps(environment(), indent=1),
             "reused_trials.json": json.dumps(record.reused, indent=1),
         }
         status = {"finished": "FINISHED", "failed": "FAILED"}.get(record.state, "KILLED")
-        self._tracker.end_launch(status, artifacts, texts, self._metrics)
-        return self._tracker.lost
+        self._backlog.put("end", lambda: self._tracker.end_launch(status, artifacts, texts, self._metrics))
 
-    def _bring(self, trial: PlannedTrial, result: Mapping[str, Any] | None, *, insist: bool = False) -> bool:
+    def _log_agreement(self, one: Agreement) -> bool:
+        scores = {MCC_ACROSS_SEEDS: one.value}
+        return self._tracker.log_cell(one.trial_id, scores, trials=one.trials, time=one.time)
+
+    def _task(self, trial: PlannedTrial, mark: str) -> Callable[[], bool]:
+        """Bring a trial to MLflow from its folder: many may wait, so that none holds its numbers in memory."""
+        return lambda: self._tracker.bring(trial.trial_id, mark, lambda: self._read(trial, ended=mark != ""))
+
+    def _read(self, trial: PlannedTrial, *, ended: bool) -> TrackedTrial:
         folder = self._folder.trial(trial.trial_id)
-        tracked = TrackedTrial(
+        result = folder.read_result() if ended else None
+        return TrackedTrial(
             trial_id=trial.trial_id,
             cell=trial.cell,
             seed=trial.seed,
@@ -112,7 +134,6 @@ class Tracking:
             first_of_cell=trial.seed == self._study.seeds[0] or self._study.data.get("seed") == "per_trial",
             artifacts={} if result is None else self._artifacts(folder, trial),
         )
-        return self._tracker.sync(tracked, insist=insist)
 
     def _artifacts(self, folder: TrialFolder, trial: PlannedTrial) -> dict[Path, str]:
         files = {folder.spec: "", folder.split: "", folder.result: ""}

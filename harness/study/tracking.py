@@ -7,70 +7,23 @@ noted and tried again later, since the trial folders hold everything.
 
 from __future__ import annotations
 
-import json
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from harness.study.child_runs import MARKS, ChildRuns
+from harness.study.lease import LeaseLost
 from harness.study.mlflow_page import VIEW_TAG, score_view
-from harness.study.mlflow_store import connect, create_default_store, default_uri, has_server
+from harness.study.mlflow_store import all_runs, connect, create_default_store, default_uri, has_server, tagged_runs
+from harness.study.tracked_trial import TrackedTrial, milliseconds
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-#: MLflow takes at most this many points in one request.
-BATCH = 1000
-#: Most parameters in one request, and the longest value kept of one.
-PARAMS_BATCH, LONGEST_PARAM = 100, 6000
-#: Seconds before an unreachable server is tried again.
-RETRY_SECONDS = 60.0
-
-PARENT_TAG = "mlflow.parentRunId"
-_STATUS = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
-
-
-@dataclass(frozen=True)
-class TrackedTrial:
-    """What MLflow is told about one trial.
-
-    Attributes
-    ----------
-    trial_id, cell, seed, model : identity, as tags.
-    params : the flattened spec.
-    epochs : lines of ``metrics.jsonl``: ``{"epoch", "time" (unix), "metrics"}``.
-    result : content of ``result.json``; None while the trial runs.
-    first_of_cell : whether the cell's baselines are logged here.
-    fingerprint : of the data.
-    artifacts : files to attach once there is a result: path -> folder below the run's artifacts.
-    """
-
-    trial_id: str
-    cell: str
-    seed: int
-    model: str
-    fingerprint: str
-    params: Mapping[str, Any]
-    epochs: Sequence[Mapping[str, Any]]
-    result: Mapping[str, Any] | None
-    first_of_cell: bool
-    artifacts: Mapping[Path, str] = field(default_factory=dict)
-
-
-@dataclass
-class _Child:
-    """A child run as MLflow has it: its id, the last epoch it holds, and which result and scores of its cell."""
-
-    run_id: str
-    epoch: int
-    ended: str
-    cell: str = ""
-
 
 class Tracker:
-    """Writes one study to MLflow.
+    """Writes one study to MLflow. What it is asked for may be asked for again, after any failure.
 
     Parameters
     ----------
@@ -85,7 +38,7 @@ class Tracker:
     check
         Called before every write; raises if this driver may not write any more.
     warn
-        Told one sentence when the server is lost.
+        Told one sentence when MLflow is lost, and when it is there again; each sentence once.
     """
 
     def __init__(
@@ -105,28 +58,30 @@ class Tracker:
         self._study = study
         # a server knows where its artifacts go; a bare database would put them below the working directory
         self._artifacts = None if has_server(self.uri) else (root.absolute() / "mlartifacts" / study).as_uri()
-        self._oracle = oracle_selection
+        self._tags = {"study": study, **({"oracle_selection": "true"} if oracle_selection else {})}
         self._check = check
         self._warn = warn
+        self._said: set[str] = set()
         self._client: MlflowClient | None = None
         self._experiment_id = ""
-        self._children: dict[str, _Child] = {}
         self._parent = ""
+        self._children: ChildRuns | None = None
         self._launch: tuple[int, float, dict[str, str]] | None = None
-        self._lost_at = float("-inf")
-        self.lost: str | None = None
+        self._is_lost = False
+        #: Why MLflow could not be written the last time that it could not.
+        self.error = ""
 
     # --------------------------------------------------------------------------------------- the launch
 
-    def start_launch(self, number: int, started: float, tags: Mapping[str, str]) -> None:
-        """Create the parent run of a launch, or find it where this launch is resumed."""
+    def start_launch(self, number: int, started: float, tags: Mapping[str, str]) -> bool:
+        """Create the parent run of a launch, or find it where this launch is resumed; gives whether it is there."""
         self._launch = (number, started, dict(tags))
-        self._guarded(self._connected)
+        return self._guarded(self._connected)
 
     def end_launch(
         self, status: str, artifacts: Mapping[Path, str], texts: Mapping[str, str], metrics: Iterable[str] = ()
-    ) -> None:
-        """Attach files and texts to the parent run and end it.
+    ) -> bool:
+        """Attach files and texts to the parent run and end it; gives whether that was possible.
 
         Parameters
         ----------
@@ -142,7 +97,7 @@ class Tracker:
         view = score_view(metrics)
 
         def write() -> None:
-            client = self._connected()
+            client, _ = self._connected()
             for path, where in artifacts.items():
                 if path.exists():
                     client.log_artifact(self._parent, str(path), where or None)
@@ -152,26 +107,23 @@ class Tracker:
                 client.set_experiment_tag(self._experiment_id, VIEW_TAG, view)
             client.set_terminated(self._parent, status)
 
-        self._guarded(write, insist=True)
+        return self._guarded(write)
 
     # ---------------------------------------------------------------------------------------- the trials
 
-    def sync(self, trial: TrackedTrial, *, insist: bool = False) -> bool:
-        """Bring a trial's child run up to what its folder holds; gives whether that was possible.
+    def sync(self, trial: TrackedTrial) -> bool:
+        """Bring a trial's child run up to what its folder holds; gives whether that was possible."""
+        return self._guarded(lambda: self._connected()[1].sync(trial))
 
-        Parameters
-        ----------
-        trial
-            What the folder holds.
-        insist
-            Try even if the server was unreachable a moment ago.
-        """
-        return self._guarded(lambda: self._sync(trial), insist=insist)
+    def bring(self, trial_id: str, mark: str, read: Callable[[], TrackedTrial]) -> bool:
+        """`sync`, reading the trial's folder only where MLflow does not hold the result of this mark."""
 
-    def is_synced(self, trial_id: str, result: Mapping[str, Any] | None) -> bool:
-        """Whether MLflow already holds this very result."""
-        child = self._children.get(trial_id)
-        return child is not None and result is not None and child.ended == _end_mark(result)
+        def write() -> None:
+            children = self._connected()[1]
+            if not children.holds(trial_id, mark):
+                children.sync(read())
+
+        return self._guarded(write)
 
     def log_cell(self, trial_id: str, metrics: Mapping[str, float], *, trials: int, time: float) -> bool:
         """Log scores of a whole cell on the child run that holds its baselines; gives whether that was possible.
@@ -187,111 +139,33 @@ class Tracker:
         time
             Unix time at which the last of the trials ended.
         """
-        return self._guarded(lambda: self._log_cell(trial_id, metrics, trials, time))
 
-    def _log_cell(self, trial_id: str, metrics: Mapping[str, float], trials: int, time: float) -> None:
-        client = self._connected()
-        child, mark = self._children.get(trial_id), f"{trials} {time}"
-        if child is None or child.cell == mark:
-            return
-        self._check()
-        from mlflow.entities import Metric, RunTag
+        def write() -> None:
+            from mlflow.entities import Metric
 
-        points = [Metric(name, float(value), _milliseconds(time), trials) for name, value in metrics.items()]
-        client.log_batch(child.run_id, metrics=points, tags=[RunTag("synced_cell", mark)])
-        child.cell = mark
+            children = self._connected()[1]
+            points = [Metric(name, float(value), milliseconds(time), trials) for name, value in metrics.items()]
+            children.log_cell(trial_id, points, f"{trials} {time}")
 
-    def _sync(self, trial: TrackedTrial) -> None:
-        client = self._connected()
-        if self.is_synced(trial.trial_id, trial.result):
-            return
-        child = self._children.get(trial.trial_id) or self._create_child(client, trial)
-        new = [line for line in trial.epochs if line["epoch"] > child.epoch]
-        for chunk in _chunks(list(_points(new))):
-            client.log_batch(child.run_id, metrics=chunk)
-        if new:
-            child.epoch = max(line["epoch"] for line in new)
-            client.set_tag(child.run_id, "synced_epoch", str(child.epoch))
-        if trial.result is not None:
-            self._finish_child(client, child, trial, trial.result)
-
-    def _create_child(self, client: MlflowClient, trial: TrackedTrial) -> _Child:
-        self._check()
-        from mlflow.entities import Param
-
-        begun = trial.epochs[0]["time"] if trial.epochs else time.time()
-        started = trial.result["started"] if trial.result and "started" in trial.result else begun
-        tags = {
-            PARENT_TAG: self._parent,
-            "study": self._study,
-            "cell": trial.cell,
-            "seed": str(trial.seed),
-            "trial_id": trial.trial_id,
-            "model": trial.model,
-            "data_fingerprint": trial.fingerprint,
-            "synced_epoch": "0",
-            **self._oracle_tag(),
-            **({"oracle_targets": "true"} if told_targets(trial.params) else {}),
-        }
-        name = f"{trial.cell} · seed {trial.seed}"
-        run = client.create_run(self._experiment_id, start_time=_milliseconds(started), tags=tags, run_name=name)
-        child = _Child(run.info.run_id, 0, "")
-        self._children[trial.trial_id] = child
-        params = [Param(key, _text(value)) for key, value in trial.params.items()]
-        for first in range(0, len(params), PARAMS_BATCH):
-            client.log_batch(child.run_id, params=params[first : first + PARAMS_BATCH])
-        return child
-
-    def _finish_child(
-        self, client: MlflowClient, child: _Child, trial: TrackedTrial, result: Mapping[str, Any]
-    ) -> None:
-        self._check()
-        from mlflow.entities import Metric, RunTag
-
-        ended = _milliseconds(result["ended"])
-        last = {name: value for line in trial.epochs for name, value in line["metrics"].items()}
-        values = {name: value for name, value in result["metrics"].items() if last.get(name) != value}
-        if trial.first_of_cell:
-            values.update(result["baselines"])
-        # a final value beside a curve (the weights kept are the best, not the last) stands after its end
-        step = 1 + max((line["epoch"] for line in trial.epochs), default=-1)
-        points = [
-            Metric(name, float(value), ended, step if name in last else 0)
-            for name, value in values.items()
-            if _is_finite(value)
-        ]
-        for chunk in _chunks(points):
-            client.log_batch(child.run_id, metrics=chunk)
-        for path, where in trial.artifacts.items():
-            if path.exists():
-                client.log_artifact(child.run_id, str(path), where or None)
-        client.log_dict(child.run_id, result.get("environment", {}), "environment.json")
-        client.set_terminated(child.run_id, _STATUS[result["state"]], ended)
-        tags = [RunTag(key, value) for key, value in _result_tags(result).items()]
-        if child.ended:  # an earlier result, of which nothing may stay
-            present = client.get_run(child.run_id).data.tags
-            for key in {"failure", "warnings"} & set(present) - {tag.key for tag in tags}:
-                client.delete_tag(child.run_id, key)
-        # last, so that a replay after a kill begins anew
-        client.log_batch(child.run_id, tags=[*tags, RunTag("synced_result", _end_mark(result))])
-        child.ended = _end_mark(result)
+        return self._guarded(write)
 
     # --------------------------------------------------------------------------------------- connection
 
-    def _connected(self) -> MlflowClient:
-        """The client, with experiment, parent run and the map of children in place."""
-        if self._client is not None:
-            return self._client
+    def _connected(self) -> tuple[MlflowClient, ChildRuns]:
+        """The client and the child runs, with experiment and parent run in place."""
+        if self._client is not None and self._children is not None:
+            return self._client, self._children
         self._check()
         if self._root is not None:
             create_default_store(self._root)
         client = connect(self.uri)
         self._experiment_id = self._find_experiment(client)
-        self._children = dict(self._find_children(client))
         if self._launch is not None:
             self._parent = self._find_parent(client, *self._launch)
+        found = tagged_runs(client, self.uri, self._experiment_id, self._study, MARKS)
+        self._children = ChildRuns(client, self._experiment_id, self._parent, self._tags, found, self._check)
         self._client = client
-        return client
+        return client, self._children
 
     def _find_experiment(self, client: MlflowClient) -> str:
         found = client.get_experiment_by_name(self.experiment)
@@ -303,108 +177,44 @@ class Tracker:
             client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
-    def _find_children(self, client: MlflowClient) -> Iterator[tuple[str, _Child]]:
-        for run in _all_runs(client, self._experiment_id, f"tags.study = '{self._study}'"):
-            tags = run.data.tags
-            if "trial_id" in tags:
-                synced = int(tags.get("synced_epoch", 0)), tags.get("synced_result", ""), tags.get("synced_cell", "")
-                yield tags["trial_id"], _Child(run.info.run_id, *synced)
-
     def _find_parent(self, client: MlflowClient, number: int, started: float, tags: Mapping[str, str]) -> str:
         wanted = f"tags.study = '{self._study}' and tags.launch = '{number}'"
-        for run in _all_runs(client, self._experiment_id, wanted):
+        for run in all_runs(client, self._experiment_id, wanted):
             client.update_run(run.info.run_id, status="RUNNING")
             return str(run.info.run_id)
-        all_tags = {"study": self._study, "launch": str(number), **self._oracle_tag(), **tags}
+        all_tags = {**self._tags, "launch": str(number), **tags}
         run = client.create_run(
-            self._experiment_id, start_time=_milliseconds(started), tags=all_tags, run_name=f"launch {number}"
+            self._experiment_id, start_time=milliseconds(started), tags=all_tags, run_name=f"launch {number}"
         )
         return str(run.info.run_id)
 
-    def _oracle_tag(self) -> dict[str, str]:
-        return {"oracle_selection": "true"} if self._oracle else {}
-
-    def _guarded(self, write: Callable[[], object], *, insist: bool = False) -> bool:
-        """Write, unless the server cannot be reached; then say so once and leave it for later."""
-        if self.lost is not None and not insist and time.monotonic() - self._lost_at < RETRY_SECONDS:
-            return False
-        from mlflow.exceptions import MlflowException
-
+    def _guarded(self, write: Callable[[], object]) -> bool:
+        """Write; where that fails say so once, and leave it for later."""
         try:
             write()
-        except (MlflowException, OSError) as error:  # requests' connection errors are OSErrors
-            if self.lost is None:
-                self._warn(f"MLflow at {self.uri} cannot be written ({_first_line(error)}); training goes on")
-            self.lost, self._lost_at = _first_line(error), time.monotonic()
+        except LeaseLost:
+            raise
+        except Exception as error:  # whatever a server, a database or a disk raises: no trial may be lost to it
+            self.error = _reason(error)
+            self._say(f"MLflow at {self.uri} cannot be written ({self.error}); training goes on")
+            self._is_lost = True
             return False
-        self.lost = None
+        if self._is_lost:
+            self._say(f"MLflow at {self.uri} can be written again")
+            self._is_lost = False
         return True
 
-
-def _all_runs(client: MlflowClient, experiment_id: str, wanted: str) -> Iterator[Any]:
-    token = None
-    while True:
-        page = client.search_runs([experiment_id], filter_string=wanted, max_results=1000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    def _say(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._warn(sentence)
 
 
-def _points(epochs: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
-    from mlflow.entities import Metric
-
-    for line in epochs:
-        for name, value in line["metrics"].items():
-            if _is_finite(value):  # MLflow would store infinity as 1.8e308
-                yield Metric(name, float(value), _milliseconds(line["time"]), int(line["epoch"]))
-
-
-def _chunks(points: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for first in range(0, len(points), BATCH):
-        yield points[first : first + BATCH]
-
-
-def _result_tags(result: Mapping[str, Any]) -> dict[str, str]:
-    environment = result.get("environment") or {}
-    failure = result.get("failure") or {}
-    tags = {
-        "state": result["state"],
-        "git_commit": environment.get("git_commit"),
-        "host": environment.get("host"),
-        "device": environment.get("device"),
-        "slurm_job_id": environment.get("slurm_job_id"),
-        "failure": failure.get("reason"),
-        "warnings": "\n".join(result.get("warnings", [])),
-    }
-    return {key: str(value)[:5000] for key, value in tags.items() if value}
-
-
-def _end_mark(result: Mapping[str, Any]) -> str:
-    """What tells one result of a trial from another: a retried failure ends at another time."""
-    return f"{result['state']} {result['ended']}"
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-def told_targets(params: Mapping[str, Any]) -> bool:
-    """Whether a trial's model is told which latents perturbations act on, which only a generator knows."""
-    if params.get("model.mechanisms") != "targeted":
-        return False
-    targets = params.get("model.targets")
-    of_file = params.get("data.kind") == "perturbseq" and params.get("data.path") is not None
-    return targets in ("known", "known_unordered") or (targets == "auto" and not of_file)
-
-
-def _text(value: object) -> str:
-    return (value if isinstance(value, str) else json.dumps(value))[:LONGEST_PARAM]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _reason(error: BaseException) -> str:
+    """One line on what went wrong: the system's or the database's own words, where they are at the bottom of it."""
+    said, cause = error, error.__cause__ or error.__context__
+    while cause is not None:
+        if isinstance(cause, OSError | sqlite3.Error):
+            said = cause
+        cause = cause.__cause__ or cause.__context__
+    return (str(said).strip() or type(said).__name__).splitlines()[0][:200]
