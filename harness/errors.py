@@ -27,5 +27,9 @@ class TrialFailure(Exception):
         self.what = what
 
 
+class TrialInterrupted(Exception):
+    """A trial was asked to leave its machine: a checkpoint is written, and it goes on from there elsewhere."""
+
+
 class TrialStopped(Exception):
     """A ``stop`` file was found in the trial's folder: the driver prunes or cancels it."""

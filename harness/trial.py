@@ -26,7 +26,7 @@ from harness.data import load
 from harness.data.batch import PerturbationData
 from harness.data.seeding import derive, generator
 from harness.errors import TrialFailure, TrialStopped, UserError
-from harness.files import write_atomic
+from harness.files import write_when_room
 from harness.model_spec import BetaVAESpec, CausalModelSpec
 from harness.models import LatentModel, Latents, build_model
 from harness.scoring import Scored
@@ -49,6 +49,7 @@ def run_trial(
     device: str = "auto",
     cache_dir: Path | None = None,
     on_epoch: Callable[[int], None] | None = None,
+    leave: Callable[[], bool] = lambda: False,
 ) -> TrialResult:
     """Train and score what ``spec`` says; a trial that is over is not run again.
 
@@ -64,16 +65,23 @@ def run_trial(
         Folder of built datasets; default: ``cache`` beside the trial's folder.
     on_epoch
         Called after each epoch with its number.
+    leave
+        Asked after each epoch; once it says so, the trial is interrupted, to go on from a checkpoint.
 
     Returns
     -------
     The result, also in ``result.json``. Failures of the trial's own are results with state ``failed``.
+
+    Raises
+    ------
+    TrialInterrupted
+        Where ``leave`` said so; there is no result then.
     """
     over = read_result(folder)
     if over is not None:
         return over
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "spec.json", spec.model_dump_json(indent=1))
+    write_when_room(folder / "spec.json", spec.model_dump_json(indent=1))
     started = time.time()
     threads_before = torch.get_num_threads()
     torch.set_num_threads(spec.threads)
@@ -81,7 +89,7 @@ def run_trial(
     blank = TrialResult(spec.trial_id, "failed", started=started, environment=_environment(where, spec.threads))
     try:
         trial = _Trial(spec, folder, where, cache_dir or folder.parent / "cache")
-        result = trial.run(blank, on_epoch)
+        result = trial.run(blank, on_epoch, leave)
     except TrialStopped:
         result = _pruned(blank, folder)
     except _OWN_FAILURES as error:
@@ -89,7 +97,7 @@ def run_trial(
     finally:
         torch.set_num_threads(threads_before)
     result = replace(result, ended=time.time())
-    write_atomic(folder / RESULT_FILE, result.to_json())
+    write_when_room(folder / RESULT_FILE, result.to_json())
     return result
 
 
@@ -105,7 +113,7 @@ class _Trial:
                 f"{spec.data_fingerprint}); launch the study again"
             )
 
-    def run(self, blank: TrialResult, on_epoch: Callable[[int], None] | None) -> TrialResult:
+    def run(self, blank: TrialResult, on_epoch: Callable[[int], None] | None, leave: Callable[[], bool]) -> TrialResult:
         began = time.monotonic()
         spec, data = self.spec, self.data
         pairing = Pairing(data, self._pairing(), spec.seed)
@@ -123,7 +131,7 @@ class _Trial:
             keep_every_epoch=self.folder / "weights" if spec.train.keep == "all" else None,
         )
         untrained = scoring.encode_split(model, data, trainer.prepared, "test")
-        trained = trainer.run(on_epoch)
+        trained = trainer.run(on_epoch, leave)
         latents = scoring.encode_split(model, data, trainer.prepared, "test")
         scoring.write_latents(self.folder / "latents.npz", data, latents)
         self._write_split()
@@ -195,7 +203,7 @@ class _Trial:
             for row, name in zip(members.tolist(), names, strict=True):
                 rows.setdefault(split, {}).setdefault(name, []).append(row)
         body = {"fingerprint": data.fingerprint, "excluded": data.excluded, "rows": rows}
-        write_atomic(self.folder / "split.json", json.dumps(body))
+        write_when_room(self.folder / "split.json", json.dumps(body))
 
     def _keep(self, model: LatentModel) -> None:
         if self.spec.train.keep != "none":

@@ -8,6 +8,7 @@ rendered, on a small slice of them, whose time is then scaled.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from harness.data_spec import Causal3DIdentData
+from harness.study.again import stands
+from harness.study.chunks import JOB_MINUTES, fitting
 from harness.study.data_stage import cache_of, check_files, needs_building
-from harness.study.driver import Runner, executor_for
-from harness.study.folder import StudyFolder
+from harness.study.folder import StudyFolder, read_json
 from harness.study.job import imported
 from harness.study.mlflow_store import check_uri
 from harness.study.plan import PlannedTrial, Point, Preview, plan, point_for
-from harness.study.progress import clock_words
-from harness.study.spec import AxisSpec, StudySpec
+from harness.study.running import Runner, executor_for
+from harness.study.spec import AxisSpec, ComputeSpec, StudySpec
+from harness.study.words import clock_words, counted
 from harness.trial_spec import TrialSpec
 
 #: Epochs of a warm-up: the first compiles and allocates, the others are timed.
@@ -47,6 +50,7 @@ class DryRun:
     seconds : device-seconds of what is to run; data that must be built first included.
     basis : where the seconds come from.
     cells : a line for each cell: its name, its trials and how many of them are to run.
+    left : trials that failed or were cancelled before, and that only a retry runs again.
     """
 
     preview: Preview
@@ -56,11 +60,14 @@ class DryRun:
     seconds: float
     basis: str
     cells: tuple[str, ...] = ()
+    left: int = 0
 
     def __str__(self) -> str:
         size = f"{counted(self.preview.cells, 'cell')}, {counted(self.preview.trials, 'trial')}"
-        done = self.preview.trials - self.to_run
-        there = f" ({done} there already)" if done else ""
+        done = self.preview.trials - self.to_run - self.left
+        kept = [f"{done} there already"] if done else []
+        kept += [f"{self.left} failed or cancelled before, which only a retry runs again"] if self.left else []
+        there = f" ({', '.join(kept)})" if kept else ""
         hours = self.seconds / 3600
         return "\n".join(
             [
@@ -71,11 +78,6 @@ class DryRun:
                 "nothing was run or written",
             ]
         )
-
-
-def counted(number: int, what: str) -> str:
-    """``1 cell``, ``2 cells``."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 #: Seconds of warmed-up trials, by what they depend on: studies of a suite need not warm up the same model again.
@@ -104,23 +106,34 @@ def dry_run(study: StudySpec, root: Path, runner: Runner | None = None, warmed: 
     check_uri(study.tracking.uri)
     planned = plan(study)
     _check_cluster(study)
-    missing = [trial for trial in planned.trials if not _is_finished(folder, trial)]
+    trials = str(folder.trials_folder)
+    there = {trial.trial_id: _there(f"{trials}/{trial.trial_id}") for trial in planned.trials}
+    missing = [trial for trial in planned.trials if there[trial.trial_id].is_to_run]
     cache = root.absolute() / "cache"
     check_files(missing, cache, runner.load)
     preview = planned.preview()
     searched = planned.proposals * planned.seeds
     to_run = len(missing) + searched
-    per_job = study.compute.trials_per_job
-    jobs = -(-len(missing) // per_job) + planned.proposals * -(-planned.seeds // per_job)
     seconds, basis = 0.0, "nothing being left to run"
     if to_run:
         representatives = missing or [_example(study, point) for point in planned.points if point.space]
         warm = _Warm(cache, runner, study.compute.device, {} if warmed is None else warmed)
-        seconds, basis = _cost(folder, planned.trials, representatives, warm)
-        seconds *= to_run
+        known = [one.seconds for one in there.values() if one.seconds is not None]
+        seconds, basis = _cost(known, representatives, warm)
+    per_job = _per_job(study.compute, seconds)
+    jobs = -(-len(missing) // per_job) + planned.proposals * -(-planned.seeds // per_job)
+    seconds *= to_run
     ids = {trial.trial_id for trial in missing}
     cells = tuple(_cell_line(study, point, planned.seeds, ids) for point in planned.points)
-    return DryRun(preview, to_run, jobs, study.compute.cluster, seconds, basis, cells)
+    left = sum(one.is_left for one in there.values())
+    return DryRun(preview, to_run, jobs, study.compute.cluster, seconds, basis, cells, left)
+
+
+def _per_job(compute: ComputeSpec, seconds: float) -> int:
+    """Trials a job, where a trial takes some seconds."""
+    if compute.trials_per_job != "auto":
+        return compute.trials_per_job
+    return fitting(JOB_MINUTES if compute.job_minutes is None else compute.job_minutes, seconds)
 
 
 def _cell_line(study: StudySpec, point: Point, seeds: int, missing: set[str]) -> str:
@@ -137,9 +150,24 @@ def _check_cluster(study: StudySpec) -> None:
         executor_for(study, StudyFolder(Path(temporary), study.name))
 
 
-def _is_finished(folder: StudyFolder, trial: PlannedTrial) -> bool:
-    result = folder.trial(trial.trial_id).read_result()
-    return result is not None and result.get("state") == "finished"
+@dataclass(frozen=True, slots=True)
+class _There:
+    """What is there of a trial: whether a launch runs it or leaves its failure, and the seconds it took."""
+
+    is_to_run: bool = True
+    is_left: bool = False
+    seconds: float | None = None
+
+
+def _there(folder: str) -> _There:
+    """What a trial's folder holds; the path is text, since there may be ten thousand."""
+    result = read_json(f"{folder}/result.json")
+    result = result if isinstance(result, dict) else None
+    if result is not None and result.get("state") == "finished":
+        seconds = result.get("metrics", {}).get("time/total_seconds")
+        return _There(is_to_run=False, seconds=None if seconds is None else float(seconds))
+    left = stands(result) or os.path.exists(f"{folder}/cancelled")
+    return _There(is_to_run=not left, is_left=left)
 
 
 def _example(study: StudySpec, point: Point) -> PlannedTrial:
@@ -176,12 +204,8 @@ class _Warm:
         return self.known[key]
 
 
-def _cost(
-    folder: StudyFolder, trials: Sequence[PlannedTrial], missing: Sequence[PlannedTrial], warm: _Warm
-) -> tuple[float, str]:
-    """Mean seconds of a trial that is to run, and where that comes from."""
-    known = [_seconds_of(folder, trial) for trial in trials if _is_finished(folder, trial)]
-    timed = [seconds for seconds in known if seconds is not None]
+def _cost(timed: Sequence[float], missing: Sequence[PlannedTrial], warm: _Warm) -> tuple[float, str]:
+    """Mean seconds of a trial that is to run, from those of finished ones where there are any, and from where."""
     if timed:
         return sum(timed) / len(timed), f"{counted(len(timed), 'finished trial')} of this study"
     one_each = {trial.spec.model.kind: trial for trial in reversed(missing)}
@@ -191,12 +215,6 @@ def _cost(
     rendered = any(_is_slow(spec, warm.cache) for spec in datasets.values())
     basis = f"a warm-up of {WARM_EPOCHS} epochs of each model on this machine"
     return mean, basis + (", on a slice of the data; rendering them comes on top, once" if rendered else "")
-
-
-def _seconds_of(folder: StudyFolder, trial: PlannedTrial) -> float | None:
-    result = folder.trial(trial.trial_id).read_result() or {}
-    seconds = result.get("metrics", {}).get("time/total_seconds")
-    return None if seconds is None else float(seconds)
 
 
 def _is_slow(spec: TrialSpec, cache: Path) -> bool:

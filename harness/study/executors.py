@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,13 +23,21 @@ import submitit
 from submitit.local.debug import DebugExecutor
 
 from harness.errors import UserError
-from harness.study.spec import ComputeSpec, ProfileSpec
+from harness.files import FOREVER, patiently
+from harness.study.leaving import JobLimit
+from harness.study.profile_spec import ProfileSpec
+from harness.study.spec import ComputeSpec
 
 Task = Callable[[], None]
 
+
+class ClusterFull(Exception):
+    """The cluster takes no more jobs now, or does not answer; it may later."""
+
+
 #: Local jobs have no limit of their own; submitit's default of two minutes is far too short.
 _LOCAL_MINUTES = 60 * 24 * 365
-_LOG_LINES = 15
+_LOG_LINES = 30
 
 
 class Job(Protocol):
@@ -47,26 +56,60 @@ class Job(Protocol):
     def error(self) -> str:
         """The end of its error stream, or why it failed; empty where nothing is known."""
 
+    def ended_as(self) -> str:
+        """How the cluster says it ended; empty where nobody knows."""
+
 
 class Executor(Protocol):
     """Runs jobs."""
 
     name: str
-    #: Jobs worth submitting at once; the rest wait in the driver.
-    slots: int
     #: Jobs that run at the same time, as far as that is ours to say.
     parallel: int
-    #: Most jobs in one submission.
-    array_limit: int
+    #: Time limit of each job; None where there is none.
+    limit: JobLimit | None
+
+    def room(self, busy: int) -> int:
+        """Jobs worth submitting now, in one go, where ``busy`` are at work; the rest wait in the driver."""
 
     def submit(self, tasks: Sequence[Task], name: str, after: Sequence[str] = ()) -> list[Job]:
-        """Submit one job a task, to start once the jobs whose ids are ``after`` have succeeded."""
+        """Submit one job a task, to start once the jobs whose ids are ``after`` have succeeded.
+
+        Raises
+        ------
+        ClusterFull
+            If the cluster may take them later.
+        UserError
+            If it never will.
+        """
 
     def wait(self, seconds: float, tick: Callable[[], None]) -> None:
         """Let jobs run for a while, calling ``tick`` now and then."""
 
     def find(self, name: str) -> list[Job]:
         """Jobs of an earlier driver, submitted under this name, that still wait or run."""
+
+    def adopt(self, job: Job, task: Task) -> None:
+        """See that a job that was found has its task, which a driver may have died before leaving to it."""
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        """Ask jobs to end."""
+
+
+class _OnThisMachine:
+    """What jobs of this machine share: no time limit, and orphans found by the claims in their trials' folders."""
+
+    limit: JobLimit | None = None
+
+    def find(self, name: str) -> list[Job]:
+        return []
+
+    def adopt(self, job: Job, task: Task) -> None:
+        raise NotImplementedError("no job of this machine is ever found by its name")
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.cancel()
 
 
 # ----------------------------------------------------------------------------------------------- inline
@@ -93,6 +136,9 @@ class InlineJob:
     def error(self) -> str:
         return self._error
 
+    def ended_as(self) -> str:
+        return ""
+
     def run(self) -> None:
         """Run it here and now; an ordinary error ends the job, an interrupt ends the driver."""
         # `exception` and not `result`: on an error the latter opens a debugger
@@ -102,15 +148,18 @@ class InlineJob:
             self._error = f"{type(error).__name__}: {error}"
 
 
-class InlineExecutor:
+class InlineExecutor(_OnThisMachine):
     """One job after the other in the driver's own process, with submitit's debug executor."""
 
     name = "inline"
-    slots = parallel = array_limit = 1
+    parallel = 1
 
     def __init__(self, folder: Path) -> None:
         self._executor = DebugExecutor(folder)
         self._waiting: list[InlineJob] = []
+
+    def room(self, busy: int) -> int:
+        return 1 - busy
 
     def submit(self, tasks: Sequence[Task], name: str, after: Sequence[str] = ()) -> list[Job]:
         jobs = [InlineJob(self._executor.submit(task)) for task in tasks]
@@ -126,9 +175,6 @@ class InlineExecutor:
         # the job needs this thread (interrupts arrive here), so a second one watches
         with _ticking(seconds, tick):
             waiting[0].run()
-
-    def find(self, name: str) -> list[Job]:
-        return []
 
 
 @contextlib.contextmanager
@@ -178,8 +224,11 @@ class LocalJob:
     def error(self) -> str:
         return tail(Path(self._job.paths.stderr))
 
+    def ended_as(self) -> str:
+        return ""
 
-class LocalExecutor:
+
+class LocalExecutor(_OnThisMachine):
     """At most ``workers`` processes on this machine.
 
     Parameters
@@ -195,17 +244,19 @@ class LocalExecutor:
     """
 
     name = "local"
-    array_limit = 1_000_000
 
     def __init__(self, folder: Path, *, workers: int, threads: int, gpus: Sequence[int] = ()) -> None:
-        self.slots = self.parallel = workers
+        self.parallel = workers
         self._folder = folder
         self._threads = threads
         self._gpus = list(gpus)
         self._turn = 0
 
+    def room(self, busy: int) -> int:
+        return self.parallel - busy
+
     def submit(self, tasks: Sequence[Task], name: str, after: Sequence[str] = ()) -> list[Job]:
-        return [self._start(task) for task in tasks]
+        return [patiently(partial(self._start, task), self._folder, seconds=FOREVER) for task in tasks]
 
     def _start(self, task: Task) -> Job:
         executor = _DetachedExecutor(self._folder)
@@ -220,9 +271,6 @@ class LocalExecutor:
     def wait(self, seconds: float, tick: Callable[[], None]) -> None:
         time.sleep(seconds)
         tick()
-
-    def find(self, name: str) -> list[Job]:
-        return []  # orphans are found by the claims in their trials' folders
 
 
 class _DetachedExecutor(submitit.LocalExecutor):

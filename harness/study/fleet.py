@@ -14,14 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.study.executors import Executor, Job
+from harness.study.again import CANCELLED, GIVEN_UP
+from harness.study.chunks import Chunks
+from harness.study.executors import ClusterFull, Executor, Job
 from harness.study.folder import StudyFolder, TrialFolder, TrialState, read_json, write_atomic
 from harness.study.job import RUN, RunTrials, attempts, claimed_by, drop_claim
-from harness.study.plan import PlannedTrial, into_jobs
+from harness.study.plan import PlannedTrial
 from harness.trial_result import TrialResult
 
 #: Seconds that a result may take to show on a shared file system after its job has left the queue.
 GRACE_SECONDS = {"inline": 0.0, "local": 0.0, "slurm": 15.0}
+#: Seconds for which a driver that died in the middle of a submission may still have brought it about.
+SUBMISSION_SECONDS = 20.0
+#: Seconds before a full cluster is asked again.
+FULL_SECONDS = 10.0
 
 
 @dataclass
@@ -57,24 +63,29 @@ class Fleet:
     executor : where jobs run.
     cache_dir : folder of built datasets.
     device : ``auto``, ``cpu`` or ``cuda``.
-    trials_per_job : most trials one job runs.
+    chunks : which trials share a job.
     retries : times a trial is started again after its process died.
     check : called before every write and submission; raises if this driver may not write any more.
     after : ids of the jobs that a dataset (by fingerprint) still waits for.
     run : importable name of the function that runs a trial.
+    say : told one sentence when the cluster takes no more jobs.
     """
 
     folder: StudyFolder
     executor: Executor
     cache_dir: Path
     device: str = "auto"
-    trials_per_job: int = 1
+    chunks: Chunks = field(default_factory=Chunks)
     retries: int = 1
     check: Callable[[], None] = lambda: None
     after: Callable[[str], Sequence[str]] = lambda fingerprint: ()
     run: str = RUN
+    say: Callable[[str], None] = lambda sentence: None
     _flights: dict[str, _Flight] = field(default_factory=dict)
     _orphans: dict[str, Job] = field(default_factory=dict)
+    _marked: set[str] = field(default_factory=set)
+    _full_until: float = float("-inf")
+    _most: int | None = None
 
     def __post_init__(self) -> None:
         self._orphans = self._find_orphans()
@@ -88,7 +99,10 @@ class Fleet:
                 continue
             self.check()
             folder = self.folder.trial(trial.trial_id)
-            folder.stop.unlink(missing_ok=True)
+            if folder.cancelled.exists():
+                self._marked.add(trial.trial_id)
+            else:
+                folder.stop.unlink(missing_ok=True)
             if not folder.spec.exists():
                 write_atomic(folder.spec, trial.spec.model_dump_json(indent=1))
             flight = _Flight(trial, folder, attempts=attempts(folder.path))
@@ -99,38 +113,60 @@ class Fleet:
 
     def submit(self) -> list[str]:
         """Start waiting trials, as many as the executor has room for; gives the ids of those at work by now."""
-        waiting = [flight.trial for flight in self._flights.values() if not flight.submitted]
-        room = self.executor.slots - self._busy()
-        chunks = into_jobs(waiting, self.trials_per_job)[: max(0, room)]
-        by_dependency: dict[tuple[str, ...], list[tuple[PlannedTrial, ...]]] = {}
-        for chunk in chunks:
-            by_dependency.setdefault(tuple(self.after(chunk[0].spec.data_fingerprint)), []).append(chunk)
-        limit = self.executor.array_limit
-        for after, group in by_dependency.items():
-            for first in range(0, len(group), limit):  # one name an array, so that an orphan's index names its trials
-                self._submit(group[first : first + limit], after)
+        for chunks, after in self._groups():
+            room = self.executor.room(self._busy())
+            if room <= 0 or time.monotonic() < self._full_until:
+                break
+            self._submit(chunks[: room if self._most is None else min(room, self._most)], after)
         fresh = [trial_id for trial_id, flight in self._flights.items() if flight.submitted and not flight.told]
         for trial_id in fresh:
             self._flights[trial_id].told = True
         return fresh
 
+    def _groups(self) -> list[tuple[list[tuple[PlannedTrial, ...]], tuple[str, ...]]]:
+        """Jobs to submit, those together that wait for the same data."""
+        flights = self._flights.items()
+        waiting = [flight.trial for name, flight in flights if not flight.submitted and name not in self._marked]
+        groups: dict[tuple[str, ...], list[tuple[PlannedTrial, ...]]] = {}
+        for chunk in self.chunks.of(waiting, len(self._flights) - len(waiting), self.executor.parallel):
+            groups.setdefault(tuple(self.after(chunk[0].spec.data_fingerprint)), []).append(chunk)
+        return [(chunks, after) for after, chunks in groups.items()]
+
     def _submit(self, chunks: Sequence[Sequence[PlannedTrial]], after: Sequence[str]) -> None:
         self.check()
         name = f"{self.folder.name}-{uuid.uuid4().hex[:8]}"
-        record = self.folder.path / "jobs" / f"{name}.json"
         ids = [[trial.trial_id for trial in chunk] for chunk in chunks]
+        record = self.folder.path / "jobs" / f"{name}.json"
         if self.executor.name == "slurm":
-            write_atomic(record, json.dumps({"name": name, "trials": ids}))  # before sbatch: orphans have a name
+            # before sbatch, so that what a dead driver submitted is found by its name
+            write_atomic(record, json.dumps({"name": name, "trials": ids, "time": time.time()}))
         tasks = [self._task(chunk) for chunk in ids]
-        for chunk, job in zip(ids, self.executor.submit(tasks, name, after), strict=True):
+        try:
+            jobs = self.executor.submit(tasks, name, after)
+        except ClusterFull as error:
+            self._wait_for_room(len(chunks), str(error))
+            jobs = self.executor.find(name)  # an answer that came too late is no refusal
+            if not jobs:
+                record.unlink(missing_ok=True)
+                return
+            jobs = sorted(jobs, key=lambda job: _index(job.id))
+        self._most = None if self._most is None else 2 * self._most
+        for chunk, job in zip(ids, jobs, strict=True):
             for trial_id in chunk:
                 flight = self._flights[trial_id]
                 flight.submitted, flight.job, flight.gone_since = True, job, None
                 flight.attempts, flight.mates = attempts(flight.folder.path), tuple(chunk)
 
+    def _wait_for_room(self, refused: int, reason: str) -> None:
+        if self._full_until == float("-inf"):
+            self.say(f"SLURM takes no more jobs now ({reason}); the rest waits here")
+        self._most, self._full_until = max(1, refused // 2), time.monotonic() + FULL_SECONDS
+
     def _task(self, ids: Sequence[str]) -> RunTrials:
         folders = [str(self.folder.trial(trial_id).path.absolute()) for trial_id in ids]
-        return RunTrials(folders, cache_dir=str(self.cache_dir), device=self.device, run=self.run)
+        return RunTrials(
+            folders, cache_dir=str(self.cache_dir), device=self.device, run=self.run, limit=self.executor.limit
+        )
 
     def _busy(self) -> int:
         """Processes at work: our jobs, and those of an earlier driver on this machine."""
@@ -143,13 +179,20 @@ class Fleet:
         found: dict[str, Job] = {}
         for path in sorted((self.folder.path / "jobs").glob("*.json")) if self.executor.name == "slurm" else ():
             record = read_json(path) or {}
-            jobs = self.executor.find(record.get("name", path.stem))
+            jobs = self._jobs_of(record.get("name", path.stem), record.get("time", 0.0))
             if not jobs:
                 path.unlink(missing_ok=True)
             for job in jobs:
-                index = int(job.id.partition("_")[2] or 0)
-                found.update(dict.fromkeys(record["trials"][index], job))
+                ids = record["trials"][_index(job.id)]
+                self.executor.adopt(job, self._task(ids))
+                found.update(dict.fromkeys(ids, job))
         return found
+
+    def _jobs_of(self, name: str, submitted: float) -> list[Job]:
+        """Jobs of a name; while its submission may still be under way, they are waited for."""
+        while not (jobs := self.executor.find(name)) and 0.0 <= time.time() - submitted < SUBMISSION_SECONDS:
+            time.sleep(1.0)
+        return jobs
 
     # ------------------------------------------------------------------------------------ collecting
 
@@ -174,9 +217,14 @@ class Fleet:
         ended = []
         for trial_id, flight in list(self._flights.items()):
             at_work = flight.submitted and self._at_work(flight)  # looked at before the result, which comes first
+            is_free = trial_id in self._marked and claimed_by(flight.folder.path) is None  # likewise
             result = flight.folder.read_result()
-            if result is not None and result.get("state") in ("finished", "failed", "pruned"):
+            if (is_free and result is None) or (_is_pruned(result) and flight.folder.cancelled.exists()):
                 del self._flights[trial_id]
+                ended.append(self._dropped(flight))
+            elif result is not None and result.get("state") in ("finished", "failed", "pruned"):
+                del self._flights[trial_id]
+                self.chunks.learn(flight.trial, result)
                 ended.append(Ended(flight.trial, result))
             elif flight.submitted and not at_work:
                 gone = self._gone(flight)
@@ -184,6 +232,19 @@ class Fleet:
                     del self._flights[trial_id]
                     ended.append(gone)
         return ended
+
+    def see_marks(self) -> None:
+        """Look for trials that were cancelled: they are not started, and are over once no process is at them."""
+        self._marked.update(name for name, flight in self._flights.items() if flight.folder.cancelled.exists())
+
+    def _dropped(self, flight: _Flight) -> Ended:
+        """A cancelled trial that no process is at, and that none will begin, since its job looks for the mark."""
+        mates = [self._flights.get(name) for name in flight.mates]
+        alone = all(mate is None or mate.trial.trial_id in self._marked for mate in mates)
+        if flight.job is not None and alone and not any(mate and claimed_by(mate.folder.path) for mate in mates):
+            flight.job.cancel()
+        reason = flight.folder.cancelled.read_text(errors="replace").strip() or "cancelled"
+        return Ended(flight.trial, self.give_up(flight.trial, reason, kind=CANCELLED))
 
     def collect_results(self) -> list[Ended]:
         """Trials that ended since the last call, leaving alone what died: for a driver that is leaving."""
@@ -219,19 +280,20 @@ class Fleet:
         if flight.deaths <= self.retries:
             flight.submitted, flight.job, flight.gone_since = False, None, None
             return None
-        return Ended(flight.trial, self.give_up(flight.trial, _death(flight.deaths, error), error))
+        how = flight.job.ended_as() if flight.job is not None else ""
+        return Ended(flight.trial, self.give_up(flight.trial, _death(flight.deaths, how, error), error))
 
     def _mate_started(self, flight: _Flight) -> bool:
         """Whether another trial of the same job died, so that this one never had its turn."""
         others = (self._flights.get(mate) for mate in flight.mates if mate != flight.trial.trial_id)
         return any(other is None or attempts(other.folder.path) > 0 for other in others)
 
-    def give_up(self, trial: PlannedTrial, reason: str, traceback: str = "") -> dict[str, Any]:
+    def give_up(self, trial: PlannedTrial, reason: str, traceback: str = "", kind: str = GIVEN_UP) -> dict[str, Any]:
         """Write a failed result in the name of a trial that cannot write one; gives its content."""
         self.check()
         folder = self.folder.trial(trial.trial_id)
         now = time.time()
-        failure = {"reason": reason, "quantity": None, "epoch": None, "traceback": traceback}
+        failure = {"reason": reason, "quantity": None, "epoch": None, "traceback": traceback, kind: True}
         epochs = len(folder.read_metrics())
         result = TrialResult(trial.trial_id, "failed", failure=failure, epochs=epochs, started=now, ended=now)
         write_atomic(folder.result, result.to_json())
@@ -253,35 +315,27 @@ class Fleet:
     def cancel(self, patience: float = 10.0) -> None:
         """End all jobs and wait a little until they are gone; their trials can go on from their checkpoints."""
         jobs = {id(flight.job): flight.job for flight in self._flights.values() if flight.job is not None}
-        for job in jobs.values():
-            if job.alive():
-                job.cancel()
+        self.executor.cancel([job for job in jobs.values() if job.alive()])
         until = time.monotonic() + patience
         while time.monotonic() < until and any(job.alive() for job in jobs.values()):
             time.sleep(0.1)
 
 
-def reopen(folder: TrialFolder) -> None:
-    """Make a trial that failed or was stopped run again; its old result is kept beside it.
-
-    One that failed by its own numbers starts afresh; one whose process died goes on from its checkpoint.
-    """
-    result = folder.read_result()
-    if result is None:
-        return
-    number = 1
-    while (kept := folder.path / f"result.{number}.json").exists():
-        number += 1
-    folder.result.rename(kept)
-    folder.stop.unlink(missing_ok=True)
-    if (result.get("failure") or {}).get("quantity"):
-        folder.checkpoint.unlink(missing_ok=True)
-        folder.metrics.unlink(missing_ok=True)
+def _is_pruned(result: Mapping[str, Any] | None) -> bool:
+    """Whether a stop file ended the trial, which the search puts there, or whoever cancels it."""
+    return result is not None and result.get("state") == "pruned"
 
 
-def _death(deaths: int, error: str) -> str:
+def _index(job_id: str) -> int:
+    """Place in its array of a job such as ``12_3``; 0 where it is no array."""
+    return int(job_id.partition("_")[2] or 0)
+
+
+def _death(deaths: int, how: str, error: str) -> str:
     """One sentence on a process that left no result."""
     lines = [line.strip() for line in error.splitlines() if line.strip()]
+    # srun only says that the task ended; what the task itself said last stands above
+    lines = [line for line in lines if not line.startswith("srun:")] or lines
     last = f": {lines[-1][:300]}" if lines else "; it left no message (killed, or out of memory?)"
     times = "once" if deaths == 1 else f"{deaths} times"
-    return f"its process died {times} without a result{last}"
+    return f"its process died {times} without a result{f' (SLURM: {how})' if how else ''}{last}"

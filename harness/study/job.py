@@ -16,7 +16,9 @@ from typing import Any
 
 import submitit
 
-from harness.errors import UserError
+from harness.errors import TrialInterrupted, UserError
+from harness.files import append_whole, patiently, write_when_room
+from harness.study.leaving import JobLimit, Leaving, is_preempted, note_timeout, ran_out_of_time
 from harness.study.ownership import Owner, holds, read_owner, take, this_process
 
 #: Importable name of the function that runs one trial: ``module:function``.
@@ -27,6 +29,9 @@ LOAD = "harness.data:load"
 CLAIM = "claim"
 ATTEMPTS = "attempts.jsonl"
 RESULT = "result.json"
+CANCELLED = "cancelled"
+#: Seconds a requeued job waits for its own earlier process, which SLURM is still ending, to let go of a trial.
+EARLIER_SECONDS = 60.0
 
 
 def imported(name: str) -> Callable[..., Any]:
@@ -56,15 +61,27 @@ def attempts(folder: Path) -> int:
 
 
 def _note_attempt(folder: Path, claim: Owner) -> None:
-    line = json.dumps({"time": time.time(), "host": claim.host, "pid": claim.pid, "job": claim.job})
-    with (folder / ATTEMPTS).open("a") as file:
-        file.write(line + "\n")
+    log = os.environ.get("SUBMITIT_LOCAL_JOB_ID", claim.job)  # with which submitit's names of log files begin
+    line = json.dumps({"time": time.time(), "host": claim.host, "pid": claim.pid, "job": claim.job, "log": log})
+    path = folder / ATTEMPTS
+    patiently(lambda: append_whole(path, line + "\n"), path)
 
 
 def _may_replace(held: Owner) -> bool:
-    """A dead process' claim, or that of an earlier start of this same SLURM job (requeued, node lost)."""
+    """A dead process' claim, or that of an earlier start of this same SLURM job on another node (that was lost)."""
     me = this_process()
-    return held.is_alive is False or (me.job != "" and held.job == me.job)
+    return held.is_alive is False or (held.is_alive is None and me.job != "" and held.job == me.job)
+
+
+def _claim(folder: Path) -> Owner | None:
+    """Claim a trial; None where another job has it."""
+    me, until = this_process(), time.monotonic() + EARLIER_SECONDS
+    while True:
+        claim = take(folder / CLAIM, this_process(), _may_replace)
+        held = None if claim is not None else read_owner(folder / CLAIM)
+        if held is None or me.job == "" or held.job != me.job or time.monotonic() > until:
+            return claim
+        time.sleep(0.2)
 
 
 class RunTrials:
@@ -80,6 +97,8 @@ class RunTrials:
         ``auto``, ``cpu`` or ``cuda``.
     run
         Importable name of the function that runs a trial.
+    limit
+        Time limit of the job; None where it has none.
     environment
         Variables set before anything heavy is imported.
     """
@@ -91,9 +110,13 @@ class RunTrials:
         cache_dir: str,
         device: str = "auto",
         run: str = RUN,
+        limit: JobLimit | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folders = tuple(folders)
+        self.limit = limit
+        self.begun = 0.0
+        self.at: str | None = None
         self.cache_dir = cache_dir
         self.device = device
         self.run = run
@@ -101,29 +124,65 @@ class RunTrials:
 
     def __call__(self) -> None:
         os.environ.update(self.environment)
-        for folder in self.folders:
-            self._run_one(Path(folder))
+        self.begun = time.time()
+        with Leaving(self.limit, self._before_requeue) as leaving:
+            for folder in self.folders:
+                try:
+                    self._run_one(Path(folder), leaving)
+                except TrialInterrupted:
+                    leaving.leave()
+                if leaving.asked:
+                    leaving.leave()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Submit the same again: finished trials are skipped, the one in flight goes on from its checkpoint."""
         return submitit.helpers.DelayedSubmission(self)
 
-    def _run_one(self, folder: Path) -> None:
+    def _before_requeue(self) -> None:
+        """Count a time limit against the trial that ran into it, and give up one that did too often."""
+        if self.at is None or self.limit is None:
+            return
+        folder = Path(self.at)
+        if (folder / RESULT).exists() or not ran_out_of_time(self.limit, self.begun, time.time(), is_preempted()):
+            return
+        times = note_timeout(folder)
+        if times > self.limit.timeouts:
+            _give_up(folder, times, self.limit)
+
+    def _run_one(self, folder: Path, leaving: Leaving) -> None:
         if (folder / RESULT).exists():
             return
-        claim = take(folder / CLAIM, this_process(), _may_replace)
+        claim = _claim(folder)
         if claim is None:
             return
+        self.at = str(folder)
         try:
-            if (folder / RESULT).exists():  # finished between the look and the claim
+            if (folder / RESULT).exists() or (folder / CANCELLED).exists():  # since the look, before the claim
                 return
             _note_attempt(folder, claim)
             from harness.trial_spec import TrialSpec
 
             spec = TrialSpec.model_validate_json((folder / "spec.json").read_text(), strict=False)
-            imported(self.run)(spec, folder, device=self.device, cache_dir=Path(self.cache_dir))
+            run = imported(self.run)
+            run(spec, folder, device=self.device, cache_dir=Path(self.cache_dir), leave=leaving.is_asked)
+            self.at = None  # kept where the trial was interrupted, so that it is known who ran out of time
         finally:
             drop_claim(folder, claim)
+
+
+def _give_up(folder: Path, times: int, limit: JobLimit) -> None:
+    from harness.trial_result import TrialResult
+
+    metrics = folder / "metrics.jsonl"
+    epochs = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    reason = (
+        f"its job ran into the time limit of {limit.minutes:g} min {times} times, more than max_timeouts in the "
+        f"profile allows, and it stood at epoch {epochs}; raise time_minutes or max_timeouts, then retry"
+    )
+    failure = {"reason": reason, "quantity": None, "epoch": epochs, "traceback": ""}
+    now = time.time()
+    result = TrialResult(folder.name, "failed", failure=failure, epochs=epochs, started=now, ended=now)
+    write_when_room(folder / RESULT, result.to_json())
 
 
 class BuildData:
@@ -164,7 +223,4 @@ class BuildData:
         return submitit.helpers.DelayedSubmission(self)
 
     def _write(self, state: str, *, reason: str | None = None, seconds: float = 0.0) -> None:
-        note = Path(self.note)
-        temporary = note.with_name(f"{note.name}.{os.getpid()}")
-        temporary.write_text(json.dumps({"state": state, "reason": reason, "seconds": seconds}))
-        temporary.replace(note)
+        write_when_room(Path(self.note), json.dumps({"state": state, "reason": reason, "seconds": seconds}))

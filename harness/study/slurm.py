@@ -3,78 +3,63 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import submitit
 
 from harness.errors import UserError
-from harness.study.executors import Job, Task, submission_environment, tail
-from harness.study.spec import ProfileSpec
+from harness.study.executors import ClusterFull, Job, Task, submission_environment, tail
+from harness.study.leaving import JobLimit
+from harness.study.profile_spec import ProfileSpec
+from harness.study.slurm_queue import (
+    SlurmQueue,
+    Throttles,
+    array_limit_of_cluster,
+    array_of,
+    cancel_jobs,
+    ended_as,
+)
+
+#: More than any job will be requeued.
+_UNLIMITED = 1_000_000
+#: What sbatch says where a queue is full or a controller busy, and it would take the job later.
+_TEMPORARY = (
+    "SubmitJob",  # QOSMaxSubmitJobPerUserLimit, AssocMaxSubmitJobLimit, AssocGrpSubmitJobsLimit, ...
+    "temporarily unable",
+    "Resource temporarily unavailable",
+    "Socket timed out",
+    "Unable to contact slurm controller",
+    "Zero Bytes were transmitted",
+    "Connection refused",
+    "timed out",
+)
 
 
 class SlurmJob:
     """A job, or one task of a job array, on SLURM."""
 
-    def __init__(self, job_id: str, queue: SlurmQueue, stderr: Path | None) -> None:
+    def __init__(self, job_id: str, queue: SlurmQueue, folder: Path) -> None:
         self.id = job_id
         self._queue = queue
-        self._stderr = stderr
+        self._folder = folder
 
     def alive(self) -> bool:
         return self._queue.has(self.id)
 
     def cancel(self) -> None:
-        subprocess.run(["scancel", self.id], check=False, capture_output=True)
+        cancel_jobs([self.id])
 
     def error(self) -> str:
-        return tail(self._stderr) if self._stderr else ""
+        return tail(Path(submitit.core.utils.JobPaths(self._folder, self.id, task_id=0).stderr))
 
-
-class SlurmQueue:
-    """What squeue lists of this user's jobs, asked at most every few seconds.
-
-    squeue and not sacct: without accounting sacct knows nothing. Job states are not needed, since a
-    trial's outcome stands in its folder.
-    """
-
-    def __init__(self, every: float = 2.0) -> None:
-        self._every = every
-        self._asked = float("-inf")
-        self._listed: dict[str, str] = {}
-        self._submitted: dict[str, float] = {}
-
-    def expect(self, job_id: str) -> None:
-        """Count a job as alive until squeue has been asked after its submission."""
-        self._submitted[job_id] = time.monotonic()
-
-    def has(self, job_id: str) -> bool:
-        """Whether a job waits or runs, as far as is known."""
-        if time.monotonic() - self._asked > self._every:
-            self._ask()
-        return job_id in self._listed or self._submitted.get(job_id, float("-inf")) >= self._asked
-
-    def named(self, name: str) -> list[str]:
-        """Identifiers of the jobs of this name that wait or run."""
-        self._ask()
-        return [job_id for job_id, job_name in self._listed.items() if job_name == name]
-
-    def _ask(self) -> None:
-        asked = time.monotonic()
-        command = ["squeue", "--me", "--noheader", "--array", "--format=%i %T %j"]
-        try:
-            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-        except subprocess.TimeoutExpired:
-            return  # a busy controller: what was known stays true until it answers
-        if done.returncode == 0:
-            lines = (line.split(maxsplit=2) for line in done.stdout.splitlines())
-            over = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
-            self._listed = {line[0]: line[2] for line in lines if len(line) == 3 and line[1] not in over}
-            self._asked = asked
+    def ended_as(self) -> str:
+        return ended_as(self.id)
 
 
 class SlurmExecutor:
@@ -93,7 +78,6 @@ class SlurmExecutor:
     """
 
     name = "slurm"
-    slots = 1_000_000
 
     def __init__(self, folder: Path, profile: ProfileSpec, *, threads: int, workers: int | None = None) -> None:
         _check_cluster(profile.partition)
@@ -101,31 +85,37 @@ class SlurmExecutor:
         self._profile = profile
         self._threads = threads
         self.parallel = workers or profile.array_parallelism
-        self.array_limit = profile.array_limit
+        # submitit does not split arrays, and SLURM caps their index
+        self.array_limit = min(profile.array_limit, array_limit_of_cluster() or profile.array_limit)
+        self.limit: JobLimit | None = JobLimit(profile.time_minutes, profile.signal_seconds, profile.max_timeouts)
         self._queue = SlurmQueue()
+        self._throttles = Throttles(self.parallel, self._queue.left)
+
+    def room(self, busy: int) -> int:
+        return self.array_limit if self._throttles.free() > 0 else 0
 
     def submit(self, tasks: Sequence[Task], name: str, after: Sequence[str] = ()) -> list[Job]:
-        jobs: list[Job] = []
-        limit = self._profile.array_limit  # submitit does not split arrays, and SLURM caps their index
-        for first in range(0, len(tasks), limit):
-            jobs += self._submit_array(tasks[first : first + limit], name, after)
-        return jobs
-
-    def _submit_array(self, tasks: Sequence[Task], name: str, after: Sequence[str]) -> list[Job]:
-        executor = submitit.SlurmExecutor(self._folder, max_num_timeout=self._profile.max_timeouts)
-        executor.update_parameters(**self._parameters(name, after))
+        throttle = max(1, min(self._throttles.free(), len(tasks)))
+        # trials count their time limits themselves: submitit takes every short job for one that ran out of time
+        timeouts = _UNLIMITED if all(hasattr(task, "limit") for task in tasks) else self._profile.max_timeouts
+        executor = submitit.SlurmExecutor(self._folder, max_num_timeout=timeouts)
+        executor.update_parameters(**self._parameters(name, after) | {"array_parallelism": throttle})
         try:
             with submission_environment(), executor.batch():
                 submitted = [executor.submit(task) for task in tasks]
         except submitit.core.utils.FailedJobError as error:
-            raise UserError(f"SLURM refused the job: {_sbatch_reason(str(error))}; check compute.profile") from error
+            reason = sbatch_reason(str(error))
+            if any(words.lower() in str(error).lower() for words in _TEMPORARY):
+                raise ClusterFull(reason) from error
+            raise UserError(f"SLURM refused the job: {reason}; check compute.profile") from error
         for job in submitted:
             self._queue.expect(job.job_id)
-        return [SlurmJob(job.job_id, self._queue, Path(job.paths.stderr)) for job in submitted]
+        self._throttles.opened(array_of(submitted[0].job_id), throttle)
+        return [SlurmJob(job.job_id, self._queue, self._folder) for job in submitted]
 
     def _parameters(self, name: str, after: Sequence[str]) -> dict[str, Any]:
         profile = self._profile
-        additional: dict[str, Any] = dict(profile.additional)
+        additional: dict[str, Any] = {name: value for name, value in profile.additional.items() if value is not False}
         if profile.reservation:
             additional["reservation"] = profile.reservation
         if profile.gpus:
@@ -134,7 +124,7 @@ class SlurmExecutor:
         if after:
             # without it a trial whose data job failed would wait for ever
             additional["kill-on-invalid-dep"] = "yes"
-        exports = [f"export OMP_NUM_THREADS={self._threads}", f"export MKL_NUM_THREADS={self._threads}"]
+        threads = {"OMP_NUM_THREADS": self._threads, "MKL_NUM_THREADS": self._threads}
         parameters = {
             "job_name": name,
             "partition": profile.partition,
@@ -150,7 +140,7 @@ class SlurmExecutor:
             "exclude": profile.exclude,
             "signal_delay_s": profile.signal_seconds,
             "array_parallelism": self.parallel,
-            "setup": [*exports, *profile.setup],
+            "setup": [*exported(threads), *exported(profile.environment), *profile.setup],
             # srun no longer inherits it from sbatch
             "srun_args": [f"--cpus-per-task={profile.cpus}", *profile.srun_args],
             "dependency": f"afterok:{':'.join(after)}" if after else None,
@@ -163,7 +153,27 @@ class SlurmExecutor:
         tick()
 
     def find(self, name: str) -> list[Job]:
-        return [SlurmJob(job_id, self._queue, None) for job_id in self._queue.named(name)]
+        jobs = self._queue.named(name)
+        for array in {array_of(job_id) for job_id in jobs}:
+            self._throttles.opened(array, 0)
+        return [SlurmJob(job_id, self._queue, self._folder) for job_id in jobs]
+
+    def adopt(self, job: Job, task: Task) -> None:
+        # a driver that died between sbatch and the naming of its files left the job nothing to load
+        submitted = submitit.core.utils.JobPaths(self._folder, job.id, task_id=0).submitted_pickle
+        if not submitted.exists():
+            delayed = submitit.core.utils.DelayedSubmission(task)
+            delayed.set_timeout(self._profile.time_minutes, _UNLIMITED)
+            with submitit.core.utils.temporary_save_path(submitted) as temporary:
+                delayed.dump(temporary)
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        cancel_jobs([job.id for job in jobs])
+
+
+def exported(variables: Mapping[str, str | int | float]) -> list[str]:
+    """Lines of a job's script that export variables, their values quoted: the shell takes them as they stand."""
+    return [f"export {name}={shlex.quote(str(value))}" for name, value in variables.items()]
 
 
 def _check_cluster(partition: str | None) -> None:
@@ -191,7 +201,7 @@ def _check_cluster(partition: str | None) -> None:
             raise UserError(f"this SLURM has no partition {wanted!r}, only {', '.join(known)}; correct compute.profile")
 
 
-def _sbatch_reason(text: str) -> str:
+def sbatch_reason(text: str) -> str:
     """The line in which sbatch says what it does not like."""
     found = re.findall(r"sbatch: error: (.*)", text)
     return str(found[-1]).strip() if found else text.strip().splitlines()[-1]

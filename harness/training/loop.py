@@ -20,8 +20,8 @@ from torch import Tensor
 
 from harness.data.batch import PerturbationData
 from harness.data.seeding import generator
-from harness.errors import TrialFailure, TrialStopped
-from harness.files import write_atomic
+from harness.errors import TrialFailure, TrialInterrupted, TrialStopped
+from harness.files import LineFile, write_when_room
 from harness.models import LatentModel
 from harness.models.causal_vae import CausalVAE
 from harness.models.moments import Moments
@@ -105,6 +105,7 @@ class Trainer:
         self.seed, self.kl_warmup, self.precision = seed, kl_warmup, precision
         self.device, self.files = device, files
         self.keep_every_epoch = keep_every_epoch
+        self.log = LineFile(files.metrics)
         with torch.no_grad():
             self.prepared = model.transform.prepare(data.frames.to(device))
         self.u = data.u.to(device)
@@ -126,8 +127,15 @@ class Trainer:
 
     # -- the loop -----------------------------------------------------------------------------------------
 
-    def run(self, on_epoch: Callable[[int], None] | None = None) -> Trained:
+    def run(self, on_epoch: Callable[[int], None] | None = None, leave: Callable[[], bool] = lambda: False) -> Trained:
         """Train to the end, from a checkpoint where there is one, and leave the best weights in the model.
+
+        Parameters
+        ----------
+        on_epoch
+            Called after each epoch with its number.
+        leave
+            Asked after each epoch; once it says so, a checkpoint is written and training is interrupted.
 
         Raises
         ------
@@ -135,6 +143,8 @@ class Trainer:
             If the loss or a parameter becomes NaN or infinite.
         TrialStopped
             If a ``stop`` file appears; a checkpoint is written first.
+        TrialInterrupted
+            If ``leave`` says so.
         """
         self._resume()
         saved_at = time.monotonic()
@@ -154,14 +164,18 @@ class Trainer:
             if self.keep_every_epoch is not None:
                 self.keep_every_epoch.mkdir(exist_ok=True)
                 checkpoint.save(self.keep_every_epoch / f"epoch_{self.epoch:05d}.pt", self._weights())
-            stopped = self.files.stop.exists()
-            if stopped or time.monotonic() - saved_at >= self.spec.checkpoint_seconds:
-                self._save()
+            stopped, leaves = self.files.stop.exists(), leave()
+            due = stopped or leaves or time.monotonic() - saved_at >= self.spec.checkpoint_seconds
+            if due and self._save():
                 saved_at = time.monotonic()
             if stopped:
+                self.log.settle()
                 raise TrialStopped(f"stopped after epoch {self.epoch}")
+            if leaves:
+                raise TrialInterrupted(f"interrupted after epoch {self.epoch}")
             if on_epoch is not None:
                 on_epoch(self.epoch)
+        self.log.settle()
         self._save()  # so that an interruption while scoring does not train again
         self.model.load_state_dict(self.best_state)
         if self._second_stage_at():
@@ -296,7 +310,13 @@ class Trainer:
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
-    def _save(self) -> None:
+    def _save(self) -> bool:
+        """Write a checkpoint, unless the disk is full; gives whether there was room.
+
+        A checkpoint stands for the lines up to its epoch: none without them.
+        """
+        if not self.log.flush():
+            return False
         state = {
             "epoch": self.epoch,
             "model": self.model.state_dict(),
@@ -309,7 +329,7 @@ class Trainer:
             "stage_seconds": self.stage_seconds,
             "last": self.last,
         }
-        checkpoint.save(self.files.checkpoint, state)
+        return checkpoint.try_save(self.files.checkpoint, state)
 
     def _resume(self) -> None:
         state = checkpoint.load(self.files.checkpoint, self.device)
@@ -325,12 +345,12 @@ class Trainer:
 
     def _log(self, metrics: dict[str, float]) -> None:
         line = json.dumps({"epoch": self.epoch, "time": time.time(), "metrics": metrics})
-        with self.files.metrics.open("a") as file:
-            file.write(line + "\n")
+        self.log.add(line)
 
     def _refuse_nonfinite(self, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
             if not math.isfinite(value):
+                self.log.settle()  # the curve up to here tells what went wrong
                 raise TrialFailure(name, self.epoch, "is nan" if math.isnan(value) else "is infinite")
 
 
@@ -349,4 +369,4 @@ def _drop_after(path: Path, epoch: int) -> None:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError):
             break
-    write_atomic(path, "".join(line + "\n" for line in kept))
+    write_when_room(path, "".join(line + "\n" for line in kept))

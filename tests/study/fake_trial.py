@@ -6,8 +6,8 @@ import os
 import time
 from dataclasses import replace
 
-from harness.errors import TrialFailure
-from harness.files import write_atomic
+from harness.errors import TrialFailure, TrialInterrupted
+from harness.files import LineFile, has_no_room, write_atomic, write_when_room
 from harness.trial_result import TrialResult, read_result
 
 
@@ -28,7 +28,17 @@ def behaviour(name):
     return json.loads(os.environ.get(f"FAKE_{name}", "null"))
 
 
-def run_trial(spec, folder, *, device="auto", cache_dir=None):
+def save(checkpoint, log, epoch):
+    """A checkpoint, unless the disk is full."""
+    try:
+        if log.flush():
+            write_atomic(checkpoint, str(epoch))
+    except OSError as error:
+        if not has_no_room(error):
+            raise
+
+
+def run_trial(spec, folder, *, device="auto", cache_dir=None, leave=lambda: False):
     over = read_result(folder)
     if over is not None:
         return over
@@ -37,6 +47,7 @@ def run_trial(spec, folder, *, device="auto", cache_dir=None):
     sparsity = getattr(spec.model, "sparsity", 0.0)
     checkpoint = folder / "checkpoint.pt"
     done = json.loads(checkpoint.read_text()) if checkpoint.exists() else 0
+    log = LineFile(folder / "metrics.jsonl")
     result = None
     for epoch in range(done + 1, spec.train.epochs + 1):
         time.sleep(behaviour("SECONDS") or 0.0)
@@ -53,16 +64,18 @@ def run_trial(spec, folder, *, device="auto", cache_dir=None):
         if behaviour("RAISE"):
             raise RuntimeError(behaviour("RAISE"))
         line = {"epoch": epoch, "time": time.time(), "metrics": {"validation/loss": loss(spec, epoch)}}
-        with (folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        write_atomic(checkpoint, str(epoch))
+        log.add(json.dumps(line))
+        save(checkpoint, log, epoch)
         if (folder / "stop").exists():
             result = replace(blank, state="pruned", metrics=line["metrics"], epochs=epoch)
             break
+        if leave():
+            raise TrialInterrupted(f"interrupted after epoch {epoch}")
     if result is None:
         metrics = {"validation/loss": loss(spec, spec.train.epochs), "identifiability/mcc": number(spec.trial_id)}
         baselines = {"baseline/additive/ood/double/rmse_relative": 0.5}
         result = replace(blank, state="finished", metrics=metrics, baselines=baselines, epochs=spec.train.epochs)
+    log.settle()
     result = replace(result, ended=time.time())
-    write_atomic(folder / "result.json", result.to_json())
+    write_when_room(folder / "result.json", result.to_json())
     return result

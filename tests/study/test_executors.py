@@ -17,8 +17,9 @@ from harness.study.job import CLAIM, BuildData, RunTrials, attempts, claimed_by
 from harness.study.load import load_study
 from harness.study.ownership import take, this_process
 from harness.study.plan import plan
+from harness.study.profile_spec import ProfileSpec
 from harness.study.slurm import SlurmExecutor
-from harness.study.spec import ComputeSpec, ProfileSpec
+from harness.study.spec import ComputeSpec
 
 
 @pytest.fixture
@@ -188,12 +189,6 @@ def test_slurm_writes_the_profile_into_the_job(slurm, trial, monkeypatch):
         assert line in text.splitlines()
     assert "--cpus-per-task=4" in next(line for line in text.splitlines() if line.startswith("srun"))
     assert "SLURM_CPUS_PER_TASK" not in (slurm / "env.txt").read_text()
-
-
-def test_slurm_splits_arrays_that_are_too_long(slurm, trial):
-    executor = SlurmExecutor(slurm / "logs", ProfileSpec(array_limit=2), threads=1)
-    assert len(executor.submit([job_for(trial)] * 5, "name")) == 5
-    assert (slurm / "sbatch.txt").read_text().count("--array=0-1%2") == 2
 
 
 def test_slurm_jobs_live_while_the_queue_lists_them(slurm, trial, monkeypatch):
