@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import functools
 import os
 import signal
 import sys
@@ -15,10 +16,14 @@ from harness.errors import UserError
 from harness.parser import Verb, make_parser
 
 if TYPE_CHECKING:
-    from harness.study.driver import Outcome
+    from harness.study.named import Named
+    from harness.study.running import Outcome
+    from harness.study.spec import StudySpec
     from harness.study.suite import Suite
 
 OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+#: Trials of earlier launches that are named.
+MOST_NAMED = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,8 +89,11 @@ def _verbs() -> dict[str, Verb]:
         "launch": _launch,
         "resume": _resume,
         "status": _status,
+        "watch": _watch,
         "report": _report,
         "cancel": _cancel,
+        "retry": _retry,
+        "doctor": _doctor,
         "check": _check,
         "ui": _ui,
         "schema": _schema,
@@ -104,6 +112,11 @@ def _launch(options: argparse.Namespace) -> int:
 
         print(dry_run(study, options.root))
         return OK
+    if options.detach:
+        from harness.study.detach import write_down
+
+        write_down(study, options.root)
+        return _detach(study.name, options.root, [study])
     from harness.study.driver import launch
 
     return _driven(options.root, study.name, lambda: launch(study, options.root))
@@ -116,7 +129,14 @@ def _launch_suite(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(suite_dry_run(suite, options.root))
         return OK
+    if options.detach:
+        from harness.study.driver import admit
+
+        for study in suite.studies:
+            admit(study, options.root)
     record(suite, options.root)
+    if options.detach:
+        return _detach(suite.name, options.root, suite.studies)
     return _drive_suite(suite, options.root)
 
 
@@ -140,14 +160,40 @@ def _drive_suite(suite: Suite, root: Path) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from harness.study.driver import resume
     from harness.study.suite import launched_suite
 
     suite = launched_suite(options.study, options.root)
-    if suite is not None:
-        return _drive_suite(suite, options.root)
-    name = _name(options.study)
-    return _driven(options.root, name, lambda: resume(name, options.root))
+    name = _name(options.study) if suite is None else suite.name
+    if options.detach:
+        from harness.study.past import launched
+
+        studies = suite.studies if suite is not None else [launched(name, options.root)[0]]
+        return _detach(name, options.root, studies)
+
+    def go_on() -> int:
+        from harness.study.driver import resume
+
+        if suite is not None:
+            return _drive_suite(suite, options.root)
+        return _driven(options.root, name, lambda: resume(name, options.root))
+
+    if options.as_job:
+        from harness.study.detach import as_job
+
+        return as_job(go_on)
+    return go_on()
+
+
+def _detach(name: str, root: Path, studies: Sequence[StudySpec]) -> int:
+    """Send a driver off, and say how to follow it."""
+    from harness.study.detach import detach
+    from harness.study.folder import StudyFolder
+
+    sent, folder = detach(name, root, studies), StudyFolder(root, name)
+    print(f"{name} goes on without this shell, driven by {sent}")
+    for what, value in (("watch", folder.command("watch")), ("log", sent.log), ("cancel", folder.command("cancel"))):
+        print(f"{what + ':':10s} {value}")
+    return OK
 
 
 def _driven(root: Path, name: str, drive: Callable[[], Outcome], *, is_member: bool = False) -> int:
@@ -160,10 +206,38 @@ def _driven(root: Path, name: str, drive: Callable[[], Outcome], *, is_member: b
 
 
 def _ended(outcome: Outcome, root: Path, name: str, *, is_member: bool = False) -> int:
-    """Print what a launch came to; of a member of a suite only what became of its prediction."""
-    from harness.study.folder import StudyFolder, root_option
+    """Print what a launch came to; gives the exit status."""
+    from harness.study.folder import StudyFolder
 
-    again = StudyFolder(root, name).command("resume")
+    folder = StudyFolder(root, name)
+    again, retry = folder.command("resume"), f"{folder.command('retry')} --failed"
+    _print_report(outcome, root, is_member=is_member)
+    if outcome.untracked is not None:
+        _complain(f"MLflow could not be written ({outcome.untracked}); {again} brings it up to date", OK)
+    for trial, reason in outcome.failed:
+        _complain(f"failed: {trial}: {reason}", SOME_FAILED)
+    for trial, reason in outcome.left[:MOST_NAMED]:
+        _complain(f"left as it is: {trial}: {reason}", SOME_FAILED)
+    if outcome.interrupted:
+        return _complain(f"interrupted; what ran is kept, go on with: {again}", INTERRUPTED)
+    if outcome.gave_up:
+        return _complain(
+            f"stopped early: {len(outcome.failed)} trials failed, more than compute.max_failures; go on with: {again}",
+            SOME_FAILED,
+        )
+    if outcome.unfinished:
+        _complain(f"{outcome.unfinished} unfinished trials were left; go on with: {again}", OK)
+    without = len(outcome.failed) + len(outcome.left)
+    if without:
+        trials = "trial" if without == 1 else "trials"
+        return _complain(f"{without} {trials} failed or cancelled; run again with: {retry}", SOME_FAILED)
+    return OK
+
+
+def _print_report(outcome: Outcome, root: Path, *, is_member: bool) -> None:
+    """Print the report of a launch; of a member of a suite only what became of its prediction."""
+    from harness.study.folder import root_option
+
     if outcome.report is not None and is_member:
         from harness.study.verdicts import summary
 
@@ -180,35 +254,41 @@ def _ended(outcome: Outcome, root: Path, name: str, *, is_member: bool = False) 
         own = outcome.tracking_uri is None
         print(f"browse:    harness ui{root_option(root)}" if own else f"browse:    MLflow at {outcome.tracking_uri}")
     sys.stdout.flush()
-    if outcome.untracked is not None:
-        _complain(f"MLflow could not be written ({outcome.untracked}); {again} brings it up to date", OK)
-    for trial, reason in outcome.failed:
-        _complain(f"failed: {trial}: {reason}", SOME_FAILED)
-    if outcome.interrupted:
-        return _complain(f"interrupted; what ran is kept, go on with: {again}", INTERRUPTED)
-    if outcome.gave_up:
-        return _complain(
-            f"stopped early: {len(outcome.failed)} trials failed, more than compute.max_failures; go on with: {again}",
-            SOME_FAILED,
-        )
-    if outcome.failed:
-        count = f"{len(outcome.failed)} trial{'s' if len(outcome.failed) > 1 else ''}"
-        return _complain(f"{count} failed; try them again with: {again}", SOME_FAILED)
-    return OK
 
 
 def _status(options: argparse.Namespace) -> int:
-    from harness.study.folder import StudyFolder
+    from harness.study.named import named
     from harness.study.status import status
-    from harness.study.suite import launched_suite
 
-    suite = launched_suite(options.study, options.root)
-    names = [_name(options.study)] if suite is None else [study.name for study in suite.studies]
-    for folder in (StudyFolder(options.root, name) for name in names):
-        if suite is not None and not folder.study_file.exists():
-            print(f"{folder.name}: not launched yet")
-        else:
-            print(status(folder))
+    meant = named(options.study, options.root)
+    for folder in meant.studies:
+        print(status(folder))
+    for name in meant.waiting:
+        print(f"{name}: not launched yet")
+    return OK
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from harness.study.named import named
+    from harness.study.watch import frames, watch
+
+    meant = named(options.study, options.root)
+    if options.follow is not None:
+        return _follow(meant, options.follow)
+    if options.once:
+        print(frames(meant.studies))
+    else:
+        watch(lambda: named(options.study, options.root).studies, sys.stdout, is_suite=meant.is_suite)
+    return OK
+
+
+def _follow(meant: Named, trial: str) -> int:
+    from harness.study.follow import follow
+
+    if meant.is_suite:
+        studies = ", ".join(folder.name for folder in meant.studies)
+        raise UserError(f"{meant.name!r} is a suite; follow a trial of one of its studies: {studies}")
+    follow(meant.studies[0], trial, lambda line: print(line, flush=True))
     return OK
 
 
@@ -226,18 +306,58 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    from harness.study.cancel import cancel
-    from harness.study.folder import StudyFolder
-    from harness.study.suite import launched_suite
+    from harness.study.cancel import cancel, cancel_cells
+    from harness.study.named import named
 
-    suite = launched_suite(options.study, options.root)
-    if suite is None:
-        print(cancel(_name(options.study), options.root))
-        return OK
-    for study in suite.studies:
-        if StudyFolder(options.root, study.name).study_file.exists():
-            print(cancel(study.name, options.root))
+    meant = named(options.study, options.root)
+    if options.cell is not None:
+        said = cancel_cells(meant.studies, options.cell)
+    else:
+        said = [*_cancel_suite(meant, options.root), *(cancel(folder) for folder in meant.studies)]
+    print("\n".join(said))
     return OK
+
+
+def _cancel_suite(meant: Named, root: Path) -> list[str]:
+    """End the driver of a suite that was sent off and drives none of its studies yet."""
+    from harness.study.folder import StudyFolder
+    from harness.study.sent_off import end_sent_off, is_driven
+
+    if not meant.is_suite:
+        return []
+    sent = end_sent_off(StudyFolder(root, meant.name), lambda: any(is_driven(folder) for folder in meant.studies))
+    return [] if sent is None else [f"ended the driver of {meant.name} ({sent}) before it began"]
+
+
+def _retry(options: argparse.Namespace) -> int:
+    from harness.study.named import named
+    from harness.study.retry import retryable
+
+    chosen = retryable(named(options.study, options.root).studies, options.cell)
+    if not chosen:
+        print("nothing to run again: no trial failed or was cancelled")
+        return OK
+    from harness.study.driver import resume
+
+    worst = OK
+    for folder, ids in chosen.items():
+        drive = functools.partial(resume, folder.name, options.root, only=ids)
+        status = _driven(options.root, folder.name, drive, is_member=len(chosen) > 1)
+        if status == INTERRUPTED:
+            return status
+        worst = max(worst, status)
+    return worst
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from harness.study.doctor import examine
+
+    findings = examine(options.profile, options.root, tracking=options.tracking, patience=options.patience)
+    well = True
+    for finding in findings:
+        print(finding, flush=True)
+        well = well and finding.ok
+    return OK if well else SOME_FAILED
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -72,7 +72,7 @@ def test_what_the_system_refuses_is_one_sentence(number, status, remedy, monkeyp
 def test_commands_that_are_shown_can_be_pasted(tmp_path, capsys):
     failed = Outcome(failed=[("cell", "reason")])
     assert cli._ended(failed, tmp_path / "my runs", "s") == 1
-    assert f"harness resume s --root '{tmp_path}/my runs'" in capsys.readouterr().err
+    assert f"harness retry s --root '{tmp_path}/my runs' --failed" in capsys.readouterr().err
 
 
 def test_help_has_examples(capsys):
@@ -154,7 +154,7 @@ def test_debug_shows_where_an_error_came_from(tiny_study, tmp_path):
         cli.main(["launch", str(tiny_study), "--root", str(tmp_path), "--set", "seeds=0", "--debug"])
 
 
-@pytest.mark.parametrize("verb", ["resume", "status", "report", "cancel"])
+@pytest.mark.parametrize("verb", ["resume", "status", "watch", "report", "cancel"])
 def test_a_study_that_is_not_there(verb, tmp_path, capsys):
     assert cli.main([verb, "nothing", "--root", str(tmp_path)]) == 2
     assert "nothing" in capsys.readouterr().err
@@ -262,7 +262,7 @@ def test_a_suite_ends_as_its_studies_do(tiny_suite, rooted, monkeypatch, capsys,
         assert "go on with: harness resume both" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["resume", "status", "report", "cancel"])
+@pytest.mark.parametrize("verb", ["resume", "status", "watch", "report", "cancel"])
 def test_a_suite_that_was_never_launched(verb, tiny_suite, rooted, capsys):
     assert cli.main([verb, str(tiny_suite)]) == 2
     assert "no suite 'both' was launched" in capsys.readouterr().err

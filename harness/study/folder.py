@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import errno
 import json
 import os
 import shlex
@@ -38,24 +37,23 @@ class TrialState(enum.StrEnum):
         return self in (TrialState.FINISHED, TrialState.FAILED, TrialState.PRUNED)
 
 
-_ENDED = {state.value: state for state in TrialState if state.has_ended}
+#: The states of a trial that has a result, by the name that it gives them.
+ENDED = {state.value: state for state in TrialState if state.has_ended}
 
 
 def write_atomic(path: Path, text: str | bytes) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
 
+    While the disk is full this waits, and says so: no other folder is called for, only room.
+
     Raises
     ------
     UserError
         Where the folder may not be written.
-    OSError
-        Where the disk is full: no other folder is called for, only room.
     """
     try:
-        files.write_atomic(path, text)
+        files.write_when_room(path, text, seconds=files.FOREVER)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
         raise _unwritable(path, error) from error
 
 
@@ -75,7 +73,7 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     )
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path | str) -> Any:
     """A JSON file's value; None where there is none, or where it is no JSON.
 
     Raises
@@ -84,7 +82,8 @@ def read_json(path: Path) -> Any:
         Where the file may not be read, or its path is impossible.
     """
     try:
-        return json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            return json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     except OSError as error:
@@ -148,6 +147,11 @@ class TrialFolder:
         return self.path / "stop"
 
     @property
+    def cancelled(self) -> Path:
+        """Put here to drop the trial: it is not started, until it is retried."""
+        return self.path / "cancelled"
+
+    @property
     def claim(self) -> Path:
         """Who works on the trial."""
         return self.path / "claim"
@@ -182,8 +186,8 @@ class TrialFolder:
     def state(self) -> TrialState:
         """The trial's state: its result's, or running or interrupted where claimed, else waiting."""
         result = self.read_result()
-        if result is not None and result.get("state") in _ENDED:
-            return _ENDED[result["state"]]
+        if result is not None and result.get("state") in ENDED:
+            return ENDED[result["state"]]
         owner = read_owner(self.claim)
         if owner is None:
             return TrialState.INTERRUPTED if self.checkpoint.exists() else TrialState.WAITING
@@ -288,14 +292,17 @@ class StudyFolder:
         """One trial's folder, whether or not it exists."""
         return TrialFolder(self.trials_folder / trial_id)
 
-    def trials(self) -> Iterator[TrialFolder]:
-        """Every trial folder that exists, by id."""
+    def trial_ids(self) -> list[str]:
+        """Names of every trial folder that exists, sorted."""
         try:
             with os.scandir(self.trials_folder) as entries:
-                names = sorted(entry.name for entry in entries if entry.is_dir())
+                return sorted(entry.name for entry in entries if entry.is_dir())
         except FileNotFoundError:
-            return
-        for name in names:
+            return []
+
+    def trials(self) -> Iterator[TrialFolder]:
+        """Every trial folder that exists, by id."""
+        for name in self.trial_ids():
             yield self.trial(name)
 
     def states(self) -> dict[str, TrialState]:

@@ -26,6 +26,9 @@ class Launch:
     trials : ids of the grid's trials.
     reused : ids of trials whose result was there already.
     epochs : the leases under which it was driven; more than one if it was resumed.
+    begun : unix time of each of these.
+    judged_by : metric and direction of the running best.
+    to_search : most trials that the study's search adds; 0 without a search.
     """
 
     number: int
@@ -36,6 +39,9 @@ class Launch:
     trials: list[str] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
     epochs: list[int] = field(default_factory=list)
+    begun: list[float] = field(default_factory=list)
+    judged_by: list[str] = field(default_factory=list)
+    to_search: int = 0
 
     def write(self, folder: StudyFolder) -> None:
         """Keep the record."""

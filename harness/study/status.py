@@ -1,87 +1,140 @@
-"""How a study stands, read from its folder alone: no database, no cluster."""
+"""How a study stands, in a few lines, read from its folder alone: no database, no cluster."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
-from harness.errors import UserError
-from harness.study.folder import StudyFolder, TrialState, read_json
-from harness.study.lease import is_held
-from harness.study.load import load_study
-from harness.study.ownership import Owner, read_owner
-from harness.study.plan import plan
+from harness.study.folder import StudyFolder, read_json
+from harness.study.ownership import Owner
+from harness.study.survey import CANCELLED, OPEN, Row, Survey, View, last_sign
+from harness.study.trial_index import left_over_words
+from harness.study.words import clock_words, counted
 
-_ORDER = tuple(TrialState)
+#: Running trials and reasons that are named; the rest is counted.
+MOST_NAMED = 8
+#: Longest reason that is shown.
+_LONGEST = 300
 
 
-@dataclass(frozen=True)
-class Status:
+def status(folder: StudyFolder) -> str:
     """How a study stands.
-
-    Attributes
-    ----------
-    name : of the study.
-    counts : trials in each state.
-    failed : cell and seed of each failed trial -> why it failed.
-    running : cell and seed of each running trial -> last epoch.
-    driver : who drives it now; None if nobody does.
-    resume : the command that goes on with it.
-    """
-
-    name: str
-    counts: dict[TrialState, int]
-    failed: dict[str, str]
-    running: dict[str, int]
-    driver: Owner | None
-    resume: str
-
-    def __str__(self) -> str:
-        counts = ", ".join(f"{self.counts[state]} {state}" for state in _ORDER if self.counts.get(state))
-        driver = f"driven by process {self.driver.pid} on {self.driver.host}" if self.driver else "not being driven"
-        lines = [f"{self.name}: {counts or 'no trials yet'}; {driver}"]
-        lines += [f"  running  {trial}: epoch {epoch}" for trial, epoch in self.running.items()]
-        lines += [f"  failed   {trial}: {reason}" for trial, reason in self.failed.items()]
-        unfinished = any(self.counts.get(state) for state in _ORDER if not state.has_ended)
-        if self.driver is None and unfinished:
-            lines.append(f"go on with: {self.resume}")
-        return "\n".join(lines)
-
-
-def status(folder: StudyFolder) -> Status:
-    """Read how a study stands.
 
     Raises
     ------
     UserError
         If there is no such study.
     """
-    if not folder.study_file.exists():
-        raise UserError(f"no study {folder.name!r} in {folder.root}; launch it first, or say where with --root")
-    states = folder.states()
-    names = _names(folder)
-    failed, running = {}, {}
-    for trial_id, state in states.items():
-        trial = folder.trial(trial_id)
-        name = names.get(trial_id, trial_id)
-        if state is TrialState.FAILED:
-            failure = (trial.read_result() or {}).get("failure") or {}
-            failed[name] = str(failure.get("reason", "no reason recorded"))
-        elif state is TrialState.RUNNING:
-            lines = trial.read_metrics()
-            running[name] = int(lines[-1]["epoch"]) if lines else 0
-    held = read_owner(folder.lock)
-    driver = held if held is not None and is_held(held) else None
-    return Status(folder.name, dict(Counter(states.values())), failed, running, driver, folder.command("resume"))
+    return "\n".join(lines(Survey(folder).look()))
 
 
-def _names(folder: StudyFolder) -> dict[str, str]:
-    """Cell and seed of the grid's trials, by id; empty where the study file can no longer be planned."""
-    try:
-        trials = plan(load_study(folder.study_file)).trials
-    except UserError:
-        return {}
-    return {trial.trial_id: trial.name for trial in trials}
+def lines(view: View) -> list[str]:
+    """What one look at a study shows, a line each."""
+    said = [f"{view.folder.name}: {count_words(view)}; {driver_words(view)}"]
+    said += [f"  {words}" for words in (pace_words(view), best_words(view)) if words]
+    said += _running(view)
+    said += _grouped("failed", view.having("failed"))
+    said += _grouped(CANCELLED, view.having(CANCELLED))
+    torn = [row.entry for row in view.rows if row.torn]
+    if torn:
+        path = view.folder.trial(torn[0].trial_id).result
+        said.append(f"  {counted(len(torn), 'result')} cannot be read and count as missing, e.g. {path}")
+    if view.left_over:
+        said.append(f"  {left_over_words(view.left_over)}")
+    return said + what_next(view)
+
+
+def count_words(view: View) -> str:
+    """How many trials are in which state."""
+    words = ", ".join(f"{count} {state}" for state, count in view.counts.items())
+    proposals = f"up to {view.to_propose} to be proposed" if view.to_propose else ""
+    return ", ".join(filter(None, (words, proposals))) or "no trials yet"
+
+
+def driver_words(view: View) -> str:
+    """Who drives the study, and when that was last seen."""
+    if view.driver is not None:
+        return f"driven by {_process(view.driver)}, last seen {_ago(view.driver.silence)}"
+    last = view.last_driver
+    if last is None or last.pid < 0 or last.released or not view.open:
+        return "not being driven"
+    return f"not being driven; {_process(last)} was last seen {_ago(last.silence)}"
+
+
+def _process(owner: Owner) -> str:
+    return f"process {owner.pid} on {owner.host}" + (f" (job {owner.job})" if owner.job else "")
+
+
+def _ago(seconds: float) -> str:
+    if seconds > 2 * 86_400:
+        return f"{seconds / 86_400:.0f} days ago"
+    return f"{clock_words(max(0.0, seconds))} ago"
+
+
+def pace_words(view: View) -> str:
+    """Trials an hour, and time left; empty before any trial of this launch has ended."""
+    rate, left = view.per_hour, view.seconds_left
+    if rate is None or view.begun is None:
+        return ""
+    since = datetime.fromtimestamp(view.begun).strftime("%Y-%m-%d %H:%M")
+    pace = f"{rate:,.0f} trials an hour since {since}" if rate >= 10 else f"{rate:.2g} trials an hour since {since}"
+    return f"{pace}, about {clock_words(left)} left" if left else pace
+
+
+def best_words(view: View) -> str:
+    """The best cell so far; empty where none has a value."""
+    best = view.best
+    if best is None or view.launch is None:
+        return ""
+    cell, mean, seeds = best
+    return f"best so far: {cell} ({view.launch.judged_by[0]} {mean:.4g}, {counted(seeds, 'seed')})"
+
+
+def _running(view: View) -> list[str]:
+    running = view.having("running")
+    said = []
+    for row in running[:MOST_NAMED]:
+        sign = last_sign(view.folder.trial(row.entry.trial_id))
+        of = f"/{row.entry.epochs}" if row.entry.epochs else ""
+        said.append(f"  running   {row.entry.name}: epoch {sign.epoch}{of}")
+    return said + _and_more(len(running))
+
+
+def _and_more(number: int) -> list[str]:
+    return [f"            and {number - MOST_NAMED} more"] if number > MOST_NAMED else []
+
+
+def reasons(rows: Iterable[Row]) -> list[tuple[list[Row], str]]:
+    """Trials by why they failed, numbers aside; the most frequent first, each with the reason of its first trial."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(re.sub(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", "#", row.reason), []).append(row)
+    ordered = sorted(groups.values(), key=len, reverse=True)
+    return [(group, group[0].reason) for group in ordered]
+
+
+def _grouped(state: str, rows: Sequence[Row]) -> list[str]:
+    groups = reasons(rows)
+    said = []
+    for group, reason in groups[:MOST_NAMED]:
+        why = f": {reason[:_LONGEST]}" if reason else ""
+        example = group[0].entry.name
+        said.append(
+            f"  {state:9} " + (f"{example}{why}" if len(group) == 1 else f"{len(group)} times{why} (e.g. {example})")
+        )
+    return said + _and_more(len(groups))
+
+
+def what_next(view: View) -> list[str]:
+    """Commands to go on with, while nobody drives."""
+    if view.driver is not None:
+        return []
+    unfinished = any(view.counts.get(state) for state in OPEN) or view.to_propose
+    said = [f"go on with: {view.folder.command('resume')}"] if unfinished else []
+    if view.counts.get("failed") or view.counts.get(CANCELLED):
+        said.append(f"run again what failed or was cancelled: {view.folder.command('retry')} --failed")
+    return said
 
 
 def job_names(folder: StudyFolder) -> list[str]:

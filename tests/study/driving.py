@@ -16,8 +16,10 @@ from optuna.storages.journal import JournalFileBackend
 
 from harness.study.driver import Runner, launch, resume
 from harness.study.folder import StudyFolder
+from harness.study.job import attempts
 from harness.study.load import load_study
 from harness.study.mlflow_store import default_uri
+from harness.study.retry import retryable
 
 HERE = Path(__file__).parent
 FAKE = Runner(run="fake_trial:run_trial")
@@ -54,6 +56,11 @@ class Driving:
     def resume(self, name="fake"):
         return resume(name, self.root, runner=FAKE, screen=self)
 
+    def retry(self, words=None):
+        """What ``harness retry fake --failed`` does."""
+        chosen = retryable([self.folder], words)[self.folder]
+        return resume("fake", self.root, only=chosen, runner=FAKE, screen=self)
+
     def interrupt_at_the_third(self, monkeypatch):
         """Ctrl-C as the third trial from here begins; later ones run."""
         import fake_trial
@@ -89,6 +96,10 @@ class Driving:
     def starts(self):
         """How often each trial was started."""
         return {t.trial_id: len((t.path / "attempts.jsonl").read_text().splitlines()) for t in self.folder.trials()}
+
+    def starts_of_started(self):
+        """How often each trial was started that was started at all."""
+        return {t.trial_id: attempts(t.path) for t in self.folder.trials() if attempts(t.path)}
 
     def optuna(self):
         storage = JournalStorage(JournalFileBackend(str(self.folder.journal)))

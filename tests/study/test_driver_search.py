@@ -51,15 +51,21 @@ def test_a_search_runs_in_every_grid_cell_with_its_own_budget(driving):
     assert sorted(cells) == ["perturbed_vae · latent_dim=4"] * 3 + ["perturbed_vae · latent_dim=5"] * 3
 
 
-def test_a_failed_point_is_tried_again_by_the_next_launch(driving, monkeypatch):
+def test_a_failed_point_is_tried_again_by_a_retry_alone(driving, monkeypatch):
     space = "{sparsity: {choices: [0.1, 0.2]}}"
     changes = (search(trials=2, space=space), "grid=null", "seeds=1")
     monkeypatch.setenv("FAKE_FAIL", "[0.1, 0.2]")
     assert len(driving.launch(*changes).failed) >= 1
     monkeypatch.delenv("FAKE_FAIL")
-    assert driving.launch(*changes).failed == []
+    starts = driving.starts()
+    assert driving.launch(*changes).ran == 0
+    assert driving.starts() == starts
+    outcome = driving.retry()
+    assert (outcome.ran, outcome.failed) == (len(starts), [])
     states = driving.optuna_states()
     assert states["COMPLETE"] == 2
+    assert len(driving.runs()[1]) == len(starts)
+    assert driving.launch(*changes).ran == 0
 
 
 def test_an_impossible_combination_counts_as_a_failed_proposal(driving):

@@ -1,9 +1,12 @@
+import hashlib
+import json
 import subprocess
 import sys
 
 import pytest
 
 from harness.errors import UserError
+from harness.study.load import load_study
 from harness.study.plan import axes_of, check, find, into_jobs, plan, point_for
 from harness.study.spec import StudySpec
 
@@ -312,3 +315,13 @@ def test_planning_imports_nothing_heavy():
         "assert not {'torch', 'mlflow', 'optuna', 'numpy', 'submitit'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_id_is_the_hash_of_all_that_determines_the_result(tiny_study):
+    """Written out here once more as `TrialSpec.trial_id` describes it; a plan writes shared parts only once."""
+    changes = ("grid.sparsity=[0, 0.1]", "grid.data.seed=[0, 1]", "grid.train.learning_rate=[0.01, 1e-3]")
+    for trial in plan(load_study(tiny_study, changes)).trials:
+        body = trial.spec.model_dump(mode="json")
+        del body["data"], body["train"]["checkpoint_seconds"], body["train"]["keep"]
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+        assert trial.trial_id == trial.spec.trial_id == hashlib.sha256(text.encode()).hexdigest()[:16]
