@@ -8,77 +8,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optuna.trial import TrialState
-
 from harness.errors import UserError
+from harness.files import FOREVER, patiently
+from harness.study.again import CANCELLED, open_again
 from harness.study.data_stage import DataStage, check_files
-from harness.study.executors import Executor, make_executor
-from harness.study.fleet import Ended, Fleet, reopen
+from harness.study.executors import Executor
+from harness.study.fleet import Ended, Fleet
 from harness.study.folder import StudyFolder, write_atomic
-from harness.study.job import LOAD, RUN
+from harness.study.grid_book import GridBook
 from harness.study.launches import Launch, last_launch
 from harness.study.lease import Lease
-from harness.study.load import dump_study, load_profile
+from harness.study.load import dump_study
 from harness.study.mlflow_store import check_uri
 from harness.study.optuna_store import OptunaStore
 from harness.study.past import launched, write_report
 from harness.study.plan import Plan, PlannedTrial, Point, plan
-from harness.study.progress import Progress, Screen, make_screen
-from harness.study.search_loop import SearchLoop, means
+from harness.study.progress import Progress, Screen, make_screen, selection
+from harness.study.requests import Requests
+from harness.study.running import Outcome, Runner, chunks_for, executor_for
+from harness.study.search_loop import SearchLoop
 from harness.study.spec import StudySpec
 from harness.study.tracked import Tracking
+from harness.study.trial_index import TrialIndex, left_over, left_over_words, read_index
 
 if TYPE_CHECKING:
     from harness.study.report import Report
 
 #: Seconds between two looks at the trial folders.
 POLL_SECONDS = {"inline": 0.5, "local": 0.2, "slurm": 2.0}
-
-
-@dataclass(frozen=True)
-class Runner:
-    """What jobs call, by importable name: the seam that tests use.
-
-    Attributes
-    ----------
-    run : ``module:function`` that runs one trial.
-    load : ``module:function`` that builds one dataset.
-    """
-
-    run: str = RUN
-    load: str = LOAD
-
-
-@dataclass
-class Outcome:
-    """How a launch ended.
-
-    Attributes
-    ----------
-    ran : trials that ended in this launch.
-    reused : trials whose result was there already.
-    failed : trials without a result to show: name and reason.
-    pruned : trials stopped by the search.
-    interrupted : whether Ctrl-C ended it.
-    gave_up : whether ``compute.max_failures`` ended it.
-    untracked : why MLflow could not be written, if so.
-    report : tables and figures; None where it was interrupted.
-    tracking_uri : where the runs are; None for the root's own store.
-    """
-
-    ran: int = 0
-    reused: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    pruned: int = 0
-    interrupted: bool = False
-    gave_up: bool = False
-    untracked: str | None = None
-    report: Report | None = None
-    tracking_uri: str | None = None
 
 
 def launch(study: StudySpec, root: Path, *, runner: Runner | None = None, screen: Screen | None = None) -> Outcome:
@@ -104,8 +64,22 @@ def launch(study: StudySpec, root: Path, *, runner: Runner | None = None, screen
     return _drive(study, root, runner or Runner(), screen, resumed=False)
 
 
-def resume(name: str, root: Path, *, runner: Runner | None = None, screen: Screen | None = None) -> Outcome:
+def resume(
+    name: str,
+    root: Path,
+    *,
+    only: frozenset[str] | None = None,
+    runner: Runner | None = None,
+    screen: Screen | None = None,
+) -> Outcome:
     """Go on with the last launch of a study, as it was resolved then.
+
+    Parameters
+    ----------
+    name, root, runner, screen
+        As in `launch`.
+    only
+        Ids of trials that failed or were cancelled, to be run again, and nothing else.
 
     Raises
     ------
@@ -113,10 +87,36 @@ def resume(name: str, root: Path, *, runner: Runner | None = None, screen: Scree
         As `launch`; and if no study of this name was launched.
     """
     study, _ = launched(name, root)
-    return _drive(study, root, runner or Runner(), screen, resumed=True)
+    return _drive(study, root, runner or Runner(), screen, resumed=True, only=only)
 
 
-def _drive(study: StudySpec, root: Path, runner: Runner, screen: Screen | None, *, resumed: bool) -> Outcome:
+def _drive(
+    study: StudySpec,
+    root: Path,
+    runner: Runner,
+    screen: Screen | None,
+    *,
+    resumed: bool,
+    only: frozenset[str] | None = None,
+) -> Outcome:
+    folder, planned, executor = admit(study, root, runner)
+    with Lease(folder.lock, study.name) as lease:
+        write_atomic(folder.study_file, dump_study(study))
+        progress = Progress(screen or make_screen(), study.objective[0])
+        try:
+            return Driver(study, folder, planned, executor, lease, progress, runner, only).drive(resumed=resumed)
+        finally:
+            progress.close()
+
+
+def admit(study: StudySpec, root: Path, runner: Runner | None = None) -> tuple[StudyFolder, Plan, Executor]:
+    """See that a study can be driven from here, and make its folder; gives also its plan and where it will run.
+
+    Raises
+    ------
+    UserError
+        As `launch`, but for another driver that holds the study.
+    """
     root = root.absolute()
     folder = StudyFolder(root, study.name)
     if folder.suite_file.exists():
@@ -125,27 +125,9 @@ def _drive(study: StudySpec, root: Path, runner: Runner, screen: Screen | None, 
     planned = plan(study)
     executor = executor_for(study, folder)
     missing = [trial for trial in planned.trials if folder.trial(trial.trial_id).read_result() is None]
-    check_files(missing, root / "cache", runner.load)
+    check_files(missing, root / "cache", (runner or Runner()).load)
     folder.create()
-    with Lease(folder.lock, study.name) as lease:
-        write_atomic(folder.study_file, dump_study(study))
-        progress = Progress(screen or make_screen(), study.objective[0])
-        try:
-            return Driver(study, folder, planned, executor, lease, progress, runner).drive(resumed=resumed)
-        finally:
-            progress.close()
-
-
-def executor_for(study: StudySpec, folder: StudyFolder) -> Executor:
-    """The executor a study asks for.
-
-    Raises
-    ------
-    UserError
-        If the cluster or its profile is not there.
-    """
-    profile = load_profile(Path(study.compute.profile)) if study.compute.profile else None
-    return make_executor(study.compute, profile, folder.job_logs.absolute())
+    return folder, planned, executor
 
 
 class Driver:
@@ -163,6 +145,8 @@ class Driver:
         What people see.
     runner
         What jobs call.
+    only
+        Ids of the trials that a retry is about; None for all that are missing.
     """
 
     def __init__(
@@ -174,9 +158,11 @@ class Driver:
         lease: Lease,
         progress: Progress,
         runner: Runner,
+        only: frozenset[str] | None = None,
     ) -> None:
         self._study, self._folder, self._plan, self._progress = study, folder, planned, progress
-        self._executor, self._lease = executor, lease
+        self._executor, self._lease, self._only = executor, lease, only
+        self._requests = Requests(folder, lease.epoch)
         cache = folder.root.absolute() / "cache"
         compute = study.compute
         self._data = DataStage(folder, executor, cache, runner.load, progress.close)
@@ -185,15 +171,16 @@ class Driver:
             executor,
             cache,
             device=compute.device,
-            trials_per_job=compute.trials_per_job,
+            chunks=chunks_for(compute, executor),
             retries=compute.retries,
             check=lease.check,
             after=self._data.after,
             run=runner.run,
+            say=progress.say,
         )
         self._store = OptunaStore(folder.journal, study.name, study.objective, lease.check)
         self._tracking = Tracking(study, folder, lease.check, progress.say)
-        self._numbers: dict[str, int] = {}
+        self._book = GridBook(study, planned, self._store)
         self._search: SearchLoop | None = None
         self._outcome = Outcome(tracking_uri=study.tracking.uri)
         self._reused: list[str] = []
@@ -202,8 +189,17 @@ class Driver:
         """Run to the end, or to Ctrl-C; what ran is kept either way."""
         record = self._open_launch(resumed=resumed)
         try:
+            self._go_through(record)
+            self._close_launch(record)
+        finally:
+            self._tracking.close()
+        return self._outcome
+
+    def _go_through(self, record: Launch) -> None:
+        try:
             self._tracking.start(record)
-            self._take_on_grid()
+            with self._store.together():
+                self._take_on_grid()
             if any(point.space for point in self._plan.points):
                 self._search = self._start_search()
             self._loop()
@@ -213,8 +209,6 @@ class Driver:
             self._fleet.cancel()
             for ended in self._fleet.collect_results():
                 self._take(ended)
-        self._close_launch(record)
-        return self._outcome
 
     # ------------------------------------------------------------------------------------ beginning
 
@@ -228,52 +222,61 @@ class Driver:
         record.study = dump_study(self._study)
         record.trials = [trial.trial_id for trial in self._plan.trials]
         record.epochs.append(self._lease.epoch)
+        record.begun.append(time.time())
+        judge = selection(self._study.objective[0])
+        record.judged_by = [judge.metric, judge.direction]
+        record.to_search = self._plan.proposals * self._plan.seeds
+        TrialIndex(self._folder).note(self._plan.trials)
         record.write(self._folder)
         return record
 
     def _take_on_grid(self) -> None:
         """Enqueue what has no finished result; take over what has one."""
-        self._store.recover()
-        entries = self._store.entries()
-        self._store.widen(_setting(point, trial) for point in self._plan.points for trial in point.trials)
         fresh = []
         for point in self._plan.points:
             for trial in point.trials:
-                entry = entries.get(trial.trial_id)
-                number = entry.number if entry is not None and entry.state is TrialState.WAITING else None
                 folder = self._folder.trial(trial.trial_id)
                 result = folder.read_result()
                 if result is not None and result["state"] == "finished":
                     self._reuse(trial, result)
-                    if entry is None or entry.state is not TrialState.COMPLETE:
-                        self._record(point, trial, result, number)
-                    continue
-                reopen(folder)  # failed before, or stopped by a search: a grid cell is run to its end
-                self._numbers[trial.trial_id] = self._add(point, trial) if number is None else number
-                fresh.append(trial)
-                self._progress.expect(trial)
-        if fresh and self._reused:
-            self._progress.say(f"{len(self._reused)} trials are there already, {len(fresh)} to run")
+                    self._book.reuse(point, trial, result)
+                elif open_again(folder, result, self._only):  # also what a search has stopped: it was asked for
+                    self._book.enter(point, trial)
+                    fresh.append(trial)
+                    self._progress.expect(trial)
+                else:
+                    self._leave(point, trial, result)
+        self._say_what_is_there(len(fresh))
         self._data.prepare(fresh)
         self._fleet.add(fresh)
 
-    def _add(self, point: Point, trial: PlannedTrial) -> int:
-        attributes = {"trial_id": trial.trial_id, "cell": trial.cell, "seed": trial.seed}
-        return self._store.add(_setting(point, trial), key=trial.trial_id, attributes=attributes)
+    def _leave(self, point: Point, trial: PlannedTrial, result: Mapping[str, Any] | None) -> None:
+        """Count a trial that is not run now."""
+        if result is None or result["state"] != "failed":
+            self._outcome.unfinished += 1
+            return
+        self._outcome.left.append((trial.name, _reason(result)))
+        self._book.leave(point, trial, result)
+        self._tracking.sync(trial, result)
 
-    def _record(self, point: Point, trial: PlannedTrial, result: Mapping[str, Any], number: int | None) -> None:
-        """Tell a result that Optuna does not know, e.g. because the driver died first."""
-        if number is None:
-            if means([result], self._study.objective) is None:
-                return  # told before as failed: it has no such metric
-            number = self._add(point, trial)
-        self._store.begin(number)
-        self._tell(number, result)
+    def _say_what_is_there(self, to_run: int) -> None:
+        outcome, say = self._outcome, self._progress.say
+        if to_run and outcome.reused:
+            say(f"{outcome.reused} trials are there already, {to_run} to run")
+        if outcome.left and self._only is None:
+            count, retry = len(outcome.left), f"{self._folder.command('retry')} --failed"
+            say(f"{count} failed or were cancelled before and are left as they are; run them again with: {retry}")
+        ids = (trial.trial_id for trial in self._plan.trials)
+        there, index = self._folder.trial_ids(), read_index(self._folder)
+        over = left_over(there, ids, index, searching=self._plan.proposals > 0)
+        if over:
+            say(left_over_words(len(over)))
 
     def _reuse(self, trial: PlannedTrial, result: Mapping[str, Any]) -> None:
         self._reused.append(trial.trial_id)
         self._outcome.reused += 1
         self._progress.reuse(trial, result)
+        self._fleet.chunks.learn(trial, result)
         self._tracking.sync(trial, result)
 
     def _start_search(self) -> SearchLoop:
@@ -287,6 +290,7 @@ class Driver:
             progress=self._progress,
             reused=self._reuse,
             prepare=self._data.prepare,
+            only=self._only,
         )
 
     # ------------------------------------------------------------------------------------ the loop
@@ -295,6 +299,7 @@ class Driver:
         poll = POLL_SECONDS[self._executor.name]
         while True:
             self._lease.check()
+            self._heed()
             if self._search is not None:
                 self._search.ask()
                 self._progress.to_come = self._search.to_come
@@ -309,12 +314,19 @@ class Driver:
             self._collect()
 
     def _submit(self) -> None:
-        for number in (self._numbers.get(trial_id) for trial_id in self._fleet.submit()):
-            if number is not None:
-                self._store.begin(number)
+        for trial_id in self._fleet.submit():
+            self._book.begin(trial_id)
+
+    def _heed(self) -> None:
+        """Do what other processes ask for."""
+        if self._requests.end_asked():
+            raise KeyboardInterrupt
+        if self._requests.marks_changed():
+            self._fleet.see_marks()
 
     def _observe(self) -> None:
         """While jobs run: show progress, prune, bring curves to MLflow."""
+        self._requests.interrupt_if_asked()
         self._progress.show(self._fleet.flights)
         if self._search is not None:
             self._search.observe()
@@ -333,26 +345,13 @@ class Driver:
         self._outcome.ran += 1
         self._progress.ended(trial, result)
         if result["state"] == "failed":
-            reason = (result.get("failure") or {}).get("reason", "no reason recorded")
-            self._outcome.failed.append((trial.name, reason))
+            was_cancelled = bool((result.get("failure") or {}).get(CANCELLED))
+            (self._outcome.left if was_cancelled else self._outcome.failed).append((trial.name, _reason(result)))
         self._outcome.pruned += result["state"] == "pruned"
-        number = self._numbers.get(trial.trial_id)
-        if number is not None:
-            self._tell(number, result)
+        self._book.end(trial.trial_id, result)
         if self._search is not None:
             self._search.ended(trial, result)
         self._tracking.sync(trial, result)
-
-    def _tell(self, number: int, result: Mapping[str, Any]) -> None:
-        if result["state"] != "finished":
-            self._store.fail(number, (result.get("failure") or {}).get("reason", result["state"]))
-            return
-        values = means([result], self._study.objective)
-        if values is None:
-            wanted = ", ".join(objective.metric for objective in self._study.objective)
-            self._store.fail(number, f"{wanted} is missing or not finite")
-        else:
-            self._store.complete(number, values)
 
     def _too_many_failures(self) -> bool:
         most = self._study.compute.max_failures
@@ -363,15 +362,18 @@ class Driver:
     def _close_launch(self, record: Launch) -> None:
         outcome = self._outcome
         self._lease.check()
-        outcome.report = (
-            None if outcome.interrupted else write_report(self._study, self._folder, self._plan, self._store)
-        )
-        record.state = "interrupted" if outcome.interrupted else "failed" if outcome.failed else "finished"
+        if not outcome.interrupted:
+            outcome.report = patiently(self._report, self._folder.report, seconds=FOREVER)
+        stopped, failed = outcome.interrupted or outcome.unfinished > 0, outcome.failed or outcome.left
+        record.state = "interrupted" if stopped else "failed" if failed else "finished"
         record.ended = time.time()
         record.reused = self._reused
         record.write(self._folder)
         outcome.untracked = self._tracking.finish(record, outcome.report)
 
+    def _report(self) -> Report:
+        return write_report(self._study, self._folder, self._plan, self._store)
 
-def _setting(point: Point, trial: PlannedTrial) -> dict[str, Any]:
-    return {**point.setting, "seed": trial.seed}
+
+def _reason(result: Mapping[str, Any]) -> str:
+    return str((result.get("failure") or {}).get("reason", "no reason recorded"))

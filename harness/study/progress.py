@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from harness.study.folder import TrialFolder
 from harness.study.plan import PlannedTrial
 from harness.study.spec import ObjectiveSpec
+from harness.study.words import clock_words
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -122,18 +123,6 @@ class Clock:
         if gained <= 0:
             return None
         return (time.monotonic() - self._start) / gained * max(0.0, total - done)
-
-
-def clock_words(seconds: float | None) -> str:
-    """A duration for people: ``42 s``, ``3:05 min``, ``2:10 h``."""
-    if seconds is None:
-        return "?"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}:{rest:02d} min"
-    return f"{minutes // 60}:{minutes % 60:02d} h"
 
 
 class Screen(Protocol):

@@ -10,22 +10,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from harness.errors import UserError
 from harness.spec_part import Part
 from harness.study import explain, yaml12
-from harness.study.dry_run import DryRun, Warmed, counted, dry_run
 from harness.study.explain import shown
 from harness.study.folder import StudyFolder, write_atomic
 from harness.study.load import Override, dump_study, load_study, read_text
-from harness.study.progress import clock_words
+from harness.study.named import STUDIES
 from harness.study.spec import StudySpec, checked_name
+from harness.study.words import clock_words, counted
 
-#: The key that tells a suite file from a study file.
-STUDIES = "studies"
+if TYPE_CHECKING:
+    from harness.study.dry_run import DryRun, Warmed
 
 
 def _as_mapping(value: object) -> object:
@@ -200,6 +200,8 @@ def suite_dry_run(suite: Suite, root: Path) -> str:
     UserError
         Whatever launching one of them would refuse.
     """
+    from harness.study.dry_run import dry_run  # heavy, and asked for by dry runs alone
+
     warmed: Warmed = {}
     runs = {study.name: dry_run(study, root, warmed=warmed) for study in suite.studies}
     seconds = sum(run.seconds for run in runs.values())

@@ -89,7 +89,7 @@ def test_widening_runs_only_what_is_new(driving, change, new):
     assert len(driving.runs()[1]) == 4 + new
 
 
-def test_a_failed_trial_is_named_and_run_again_by_the_next_launch(driving, monkeypatch):
+def test_a_failed_trial_is_named_and_run_again_by_a_retry_alone(driving, monkeypatch):
     monkeypatch.setenv("FAKE_FAIL", "[0.5]")
     first = driving.launch()
     assert first.failed == [
@@ -99,8 +99,13 @@ def test_a_failed_trial_is_named_and_run_again_by_the_next_launch(driving, monke
     assert driving.optuna_states() == {"COMPLETE": 2, "FAIL": 2}
     assert sorted(child.info.status for child in driving.runs()[1]) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
     monkeypatch.delenv("FAKE_FAIL")
-    second = driving.launch()
-    assert (second.ran, second.reused, second.failed) == (2, 2, [])
+    for again in (driving.launch, driving.resume):
+        outcome = again()
+        assert (outcome.ran, outcome.reused, outcome.failed) == (0, 2, [])
+        assert outcome.left == first.failed
+        assert driving.optuna_states() == {"COMPLETE": 2, "FAIL": 2}
+    second = driving.retry()
+    assert (second.ran, second.reused, second.failed, second.left) == (2, 2, [], [])
     assert driving.optuna_states() == {"COMPLETE": 4, "FAIL": 2}
     children = driving.runs()[1]
     assert [child.info.status for child in children] == ["FINISHED"] * 4
