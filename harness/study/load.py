@@ -23,7 +23,8 @@ from harness.study import explain, yaml12
 from harness.study.axes import MODEL_KINDS
 from harness.study.explain import SpecError, did_you_mean, dotted, shown
 from harness.study.plan import check
-from harness.study.spec import ProfileSpec, StudySpec
+from harness.study.profile_spec import ProfileSpec
+from harness.study.spec import StudySpec
 
 #: Keys that hold paths, and whether something must be there.
 _PATHS = {

@@ -21,7 +21,6 @@ from harness.spec_part import Part
 from harness.trial_spec import EvaluateSpec, TrainSpec
 
 Scalar = bool | int | float | str | None
-Lines = Annotated[tuple[str, ...], Field(strict=False)]  # a YAML list is no tuple, which strict mode would insist on
 
 #: Names that the root folder uses itself, so that no study's folder may have them.
 RESERVED_NAMES = ("cache", "mlartifacts", "mlruns")
@@ -113,7 +112,10 @@ class SearchSpec(Part):
     sampler: Literal["tpe", "nsga2", "random"] = Field("tpe", description="default: nsga2 for several objectives")
     trials: int = Field(ge=1, description="proposals in each grid cell; each runs once a seed")
     space: dict[str, AxisSpec] = Field(min_length=1)
-    pruner: Literal["median", "none"] = Field("none", description="never applied to grid cells")
+    pruner: Literal["median", "hyperband", "none"] = Field(
+        "none",
+        description="stops points that lag behind on validation, their seeds taken together; never a grid cell",
+    )
 
 
 # ---------------------------------------------------------------------------------------------- compute
@@ -126,7 +128,12 @@ class ComputeSpec(Part):
     profile: str | None = Field(None, description="YAML profile of the cluster, used with cluster: slurm")
     workers: int | None = Field(None, ge=1, description="processes at once with cluster: local; default: all CPUs")
     retries: int = Field(1, ge=0, description="times a trial is run again after its process died")
-    trials_per_job: int = Field(1, ge=1, description="trials one job runs, one after another")
+    trials_per_job: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="trials one job runs, one after another; auto: as many as last job_minutes, once it is measured"
+    )
+    job_minutes: float | None = Field(
+        None, gt=0, description="how long a job should last with trials_per_job: auto; default: 10"
+    )
     max_failures: int | None = Field(None, ge=0, description="stop submitting after more failed trials than this")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -144,39 +151,15 @@ class ComputeSpec(Part):
         return pack
 
     @model_validator(mode="after")
+    def _minutes_need_auto(self) -> ComputeSpec:
+        if self.job_minutes is not None and self.trials_per_job != "auto":
+            raise ValueError("job_minutes sizes the jobs of trials_per_job: auto; set that, or leave job_minutes out")
+        return self
+
+    @model_validator(mode="after")
     def _slurm_needs_profile(self) -> ComputeSpec:
         if self.cluster == "slurm" and self.profile is None:
             raise ValueError("cluster: slurm needs profile, the YAML file that describes the cluster")
-        return self
-
-
-class ProfileSpec(Part):
-    """A SLURM cluster as jobs of this project use it (a file in ``slurm/``); resources are those of one job."""
-
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    reservation: str | None = None
-    gpus: int = Field(0, ge=0, description="GPUs a job")
-    gpu_type: str | None = Field(None, description="name in GRES, e.g. a100")
-    cpus: int = Field(1, ge=1, description="CPUs a job")
-    memory_gb: float | None = Field(None, gt=0, description="default: the partition's")
-    time_minutes: int = Field(60, ge=1, description="time limit of a job")
-    array_parallelism: int = Field(64, ge=1, description="jobs of an array that run at once")
-    array_limit: int = Field(1000, ge=1, description="largest array the cluster takes, MaxArraySize - 1")
-    max_timeouts: int = Field(3, ge=0, description="times a job that hit its limit is requeued")
-    signal_seconds: int = Field(90, ge=1, description="warning before the time limit, to write a checkpoint")
-    constraint: str | None = None
-    nodelist: str | None = None
-    exclude: str | None = Field(None, description="nodes not to use")
-    setup: Lines = Field((), description="shell lines before the job's own command")
-    srun_args: Lines = Field((), description="arguments for srun")
-    additional: dict[str, str | int] = Field({}, description="further sbatch options, by their long names")
-
-    @model_validator(mode="after")
-    def _gpu_type_needs_gpus(self) -> ProfileSpec:
-        if self.gpu_type is not None and self.gpus == 0:
-            raise ValueError("gpu_type needs gpus: 1 or more")
         return self
 
 
@@ -335,13 +318,41 @@ class StudySpec(Part):
     def _pruner_has_one_curve(self) -> StudySpec:
         if self.search is None or self.search.pruner == "none":
             return self
+        pruner = f"search.pruner: {self.search.pruner}"
         if len(self.objective) > 1:
-            raise ValueError("search.pruner: median needs a single objective; with several use pruner: none")
+            raise ValueError(f"{pruner} needs a single objective; with several use pruner: none")
         if self.oracle_selection:
+            raise ValueError(f"{pruner} needs a validation/ objective, since truth is not measured while training")
+        if self.search.pruner == "hyperband":
+            for key in ("train.epochs", "train.validate_every"):
+                if key in self.search.space:
+                    raise ValueError(
+                        f"{pruner} compares trials of one length, but search.space has {key}; "
+                        "put it into grid, or use pruner: median"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _pruner_sees_enough(self) -> StudySpec:
+        if self.search is None or self.search.pruner == "none":
+            return self
+        epochs = min(self._values_of("train.epochs", self.train.epochs))
+        every = max(self._values_of("train.validate_every", self.train.validate_every))
+        if epochs <= every:
             raise ValueError(
-                "search.pruner: median needs a validation/ objective, since truth is not measured while training"
+                f"search.pruner: {self.search.pruner} judges by validations before the last epoch, but with "
+                f"train.epochs {epochs} and train.validate_every {every} there is none; train longer, validate more "
+                "often, or use pruner: none"
             )
         return self
+
+    def _values_of(self, key: str, otherwise: int) -> list[int]:
+        """What a whole number of ``train`` may be in this study; what is wrong with it is said elsewhere."""
+        values = list(self.grid.get(key, ()))
+        if self.search is not None and key in self.search.space:
+            axis = self.search.space[key]
+            values += [axis.low, axis.high] if axis.choices is None else axis.choices
+        return [value for value in values if isinstance(value, int) and value > 0] or [otherwise]
 
     @model_validator(mode="after")
     def _expectation_names_an_axis(self) -> StudySpec:

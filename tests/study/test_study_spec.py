@@ -3,12 +3,12 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from harness.study.profile_spec import ProfileSpec
 from harness.study.spec import (
     AxisSpec,
     ComputeSpec,
     ExpectSpec,
     ObjectiveSpec,
-    ProfileSpec,
     StudySpec,
     json_schema,
     predicts,
@@ -76,6 +76,30 @@ def test_pruning_needs_a_single_validation_curve():
     assert "single objective" in refused(search=median, objective=TWO)
     oracle = {"metric": "ood/double/r2", "direction": "maximize", "oracle": True}
     assert "validation/" in refused(search=median, objective=oracle)
+
+
+def test_hyperband_compares_trials_of_one_length():
+    assert study(search={**SEARCH, "pruner": "hyperband"}).search.pruner == "hyperband"
+    space = {"train.epochs": {"low": 5, "high": 9}}
+    wrong = refused(search={**SEARCH, "space": space, "pruner": "hyperband"})
+    assert "search.space has train.epochs" in wrong
+    assert "pruner: median" in wrong
+    assert study(search={**SEARCH, "space": space, "pruner": "median"}).search.pruner == "median"
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"train": {"epochs": 1}},
+        {"train": {"epochs": 10, "validate_every": 10}},
+        {"grid": {"train.epochs": [50, 4]}, "train": {"validate_every": 4}},
+        {"grid": {"train.validate_every": [1, 100]}},
+    ],
+)
+def test_a_pruner_needs_a_validation_before_the_last_epoch(pruner, keys):
+    assert "before the last epoch" in refused(search={**SEARCH, "pruner": pruner}, **keys)
+    assert study(search=SEARCH, **keys).search.pruner == "none"
 
 
 def test_axis_is_integer_only_where_all_ends_are():
