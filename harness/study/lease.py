@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from dataclasses import replace
@@ -14,6 +15,8 @@ from harness.study.ownership import STALE_SECONDS, Owner, holds, overwrite, read
 
 #: Seconds between signs of life.
 HEARTBEAT_SECONDS = 10.0
+#: Seconds that a requeued driver waits for its own earlier process to end.
+EARLIER_SECONDS = 60.0
 
 
 class LeaseLost(Exception):
@@ -24,6 +27,20 @@ def is_held(owner: Owner) -> bool:
     """Whether a lease on disk still binds: its process lives here, or gave a sign of life elsewhere."""
     alive = owner.is_alive
     return owner.silence < STALE_SECONDS if alive is None else alive
+
+
+def is_restarted(held: Owner) -> bool:
+    """Whether we run in a SLURM job that was requeued, and a process of that job holds the lease."""
+    return (
+        os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
+        and held.job != ""
+        and held.job == this_process().job
+    )
+
+
+def is_earlier_start(held: Owner) -> bool:
+    """Whether the lease is that of an earlier start of this job, on a node that cannot be asked and was left."""
+    return is_restarted(held) and held.is_alive is None
 
 
 class Lease:
@@ -54,7 +71,7 @@ class Lease:
         return self._owner.epoch if self._owner else 0
 
     def __enter__(self) -> Lease:
-        self._owner = take(self._path, this_process(), lambda held: not is_held(held))
+        self._owner = self._take()
         if self._owner is None:
             held = read_owner(self._path)
             who = f"process {held.pid} on {held.host}" if held else "another process"
@@ -65,6 +82,16 @@ class Lease:
             )
         threading.Thread(target=self._beat, daemon=True).start()
         return self
+
+    def _take(self) -> Owner | None:
+        """Take the lease; wait for an earlier start of this same SLURM job, which SLURM is still ending."""
+        until = time.monotonic() + EARLIER_SECONDS
+        while True:
+            owner = take(self._path, this_process(), lambda held: not is_held(held) or is_earlier_start(held))
+            held = None if owner is not None else read_owner(self._path)
+            if held is None or not is_restarted(held) or time.monotonic() > until:
+                return owner
+            time.sleep(0.2)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
