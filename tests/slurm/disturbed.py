@@ -38,7 +38,7 @@ import harness.cli
 from harness.study.driver import Runner, launch, resume
 from harness.study.load import load_study
 file, root, name, verb = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
-runner = Runner(run="slow_trial:run_trial")
+runner = Runner(run=sys.argv[5])
 def drive():
     return resume(name, root, runner=runner) if verb == "resume" else launch(load_study(file), root, runner=runner)
 signal.signal(signal.SIGTERM, harness.cli._interrupt)
@@ -98,13 +98,13 @@ class Disturbed:
         self.file.write_text(STUDY.format(name=self.name, profile=self.profile, more=more, **study))
         return self
 
-    def driver(self, verb="launch", **environment):
+    def driver(self, verb="launch", run="slow_trial:run_trial", **environment):
         """A driver in a process of its own."""
         log = (self.folder / f"driver{len(self.drivers)}.log").open("w+")
         environment = {"SLOW_SECONDS": "0.4", **environment}
         process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(self.file), str(self.root), self.name, verb],
-            env={**os.environ, "PYTHONPATH": str(HERE), **environment},
+            [sys.executable, "-c", DRIVER, str(self.file), str(self.root), self.name, verb, run],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent / "study"))), **environment},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
