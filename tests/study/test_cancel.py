@@ -2,12 +2,10 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from driving import HERE, end_group
+from driving import FAKE, end_group
 
 from harness import cli
 from harness.errors import UserError
@@ -88,6 +86,7 @@ def test_a_driver_on_another_host_is_asked_and_obeys(driving, cluster, monkeypat
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 130, errors
         assert "go on with: harness resume fake" in errors
+        assert not any(trial.result.exists() for trial in driving.folder.trials())  # none was waited for
         assert not any(trial.claim.exists() for trial in driving.folder.trials())
     finally:
         end_group(process)
@@ -259,20 +258,17 @@ def test_retrying_needs_to_be_told_what_and_says_where_there_is_nothing(driving,
     assert cli.main(["retry", "other", "--failed", *root]) == 2
 
 
-def test_a_retry_from_the_command_line(driving, monkeypatch):
-    """In a process of its own, as a user does it; the trials are real ones then, hence only their start is awaited."""
+def test_a_retry_from_the_command_line(driving, monkeypatch, capsys):
+    monkeypatch.setattr("harness.study.driver.Runner", lambda: FAKE)
     monkeypatch.setenv("FAKE_FAIL", "[0.5]")
-    driving.launch("seeds=1", "models.0.hidden=4")
+    driving.launch("seeds=1")
+    root = ["--root", str(driving.root)]
+    assert cli.main(["retry", "fake", "--failed", *root]) == 1
+    assert "1 trial failed or cancelled; run again with: harness retry fake" in capsys.readouterr().err
     monkeypatch.delenv("FAKE_FAIL")
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "retry", "fake", "--failed", "--root", str(driving.root)],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE)},
-    )
-    assert done.returncode == 0, done.stderr
+    assert cli.main(["retry", "fake", "--failed", "--cell", "sparsity=0.5", *root]) == 0
     assert states(driving) == [("0", "finished"), ("0.5", "finished")]
+    assert sorted(driving.starts().values()) == [1, 3]
     everywhere_once(driving, 2)
 
 
