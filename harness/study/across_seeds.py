@@ -61,8 +61,10 @@ def _agreement(folder: StudyFolder, point: Point) -> Agreement | None:
     kept: list[Arrays] = []
     ended = []
     for trial in map(folder.trial, (trial.trial_id for trial in point.trials)):
+        if not trial.latents.exists():
+            continue
         result = trial.read_result() or {}
-        if result.get("state") != TrialState.FINISHED or not trial.latents.exists():
+        if result.get("state") != TrialState.FINISHED:
             continue
         try:
             kept.append(read_latents(trial.latents))

@@ -36,6 +36,10 @@ class Chunks:
         if result.get("state") == "finished":
             self._seconds[trial.spec.model.kind].append(float(result["ended"]) - float(result["started"]))
 
+    def most(self, jobs: int) -> int | None:
+        """How many waiting trials so many jobs are made of; None where it takes all of them to see who shares a job."""
+        return jobs if self.trials_per_job == 1 else None
+
     def of(
         self, waiting: Sequence[PlannedTrial], in_flight: int, parallel: int
     ) -> tuple[tuple[PlannedTrial, ...], ...]:

@@ -11,12 +11,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from harness.study.again import CANCELLED, GIVEN_UP
 from harness.study.chunks import Chunks
 from harness.study.executors import ClusterFull, Executor, Job
+from harness.study.flights import Flight, Flights
 from harness.study.folder import StudyFolder, TrialFolder, TrialState, read_json, write_atomic
 from harness.study.job import RUN, RunTrials, attempts, claimed_by, drop_claim
 from harness.study.plan import PlannedTrial
@@ -28,21 +30,6 @@ GRACE_SECONDS = {"inline": 0.0, "local": 0.0, "slurm": 15.0}
 SUBMISSION_SECONDS = 20.0
 #: Seconds before a full cluster is asked again.
 FULL_SECONDS = 10.0
-
-
-@dataclass
-class _Flight:
-    """A trial that has been taken on and has no result yet."""
-
-    trial: PlannedTrial
-    folder: TrialFolder
-    job: Job | None = None
-    submitted: bool = False
-    told: bool = False
-    attempts: int = 0
-    deaths: int = 0
-    gone_since: float | None = None
-    mates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +68,7 @@ class Fleet:
     after: Callable[[str], Sequence[str]] = lambda fingerprint: ()
     run: str = RUN
     say: Callable[[str], None] = lambda sentence: None
-    _flights: dict[str, _Flight] = field(default_factory=dict)
+    _flights: Flights = field(default_factory=Flights)
     _orphans: dict[str, Job] = field(default_factory=dict)
     _marked: set[str] = field(default_factory=set)
     _full_until: float = float("-inf")
@@ -105,30 +92,33 @@ class Fleet:
                 folder.stop.unlink(missing_ok=True)
             if not folder.spec.exists():
                 write_atomic(folder.spec, trial.spec.model_dump_json(indent=1))
-            flight = _Flight(trial, folder, attempts=attempts(folder.path))
+            flight = Flight(trial, folder, attempts=attempts(folder.path))
             orphan = self._orphans.get(trial.trial_id)
             if claimed_by(folder.path) is not None or (orphan is not None and orphan.alive()):
-                flight.submitted, flight.job = True, orphan  # an earlier driver's job is at it
-            self._flights[trial.trial_id] = flight
+                self._flights.submit(flight, orphan)  # an earlier driver's job is at it
+            else:
+                self._flights.wait(flight)
 
     def submit(self) -> list[str]:
         """Start waiting trials, as many as the executor has room for; gives the ids of those at work by now."""
-        for chunks, after in self._groups():
+        for chunks, after in self._groups(self.executor.room(self._busy())):
             room = self.executor.room(self._busy())
             if room <= 0 or time.monotonic() < self._full_until:
                 break
             self._submit(chunks[: room if self._most is None else min(room, self._most)], after)
-        fresh = [trial_id for trial_id, flight in self._flights.items() if flight.submitted and not flight.told]
-        for trial_id in fresh:
-            self._flights[trial_id].told = True
-        return fresh
+        fresh = [flight for flight in self._flights.submitted if not flight.told]
+        for flight in fresh:
+            flight.told = True
+        return [flight.trial.trial_id for flight in fresh]
 
-    def _groups(self) -> list[tuple[list[tuple[PlannedTrial, ...]], tuple[str, ...]]]:
-        """Jobs to submit, those together that wait for the same data."""
-        flights = self._flights.items()
-        waiting = [flight.trial for name, flight in flights if not flight.submitted and name not in self._marked]
+    def _groups(self, room: int) -> list[tuple[list[tuple[PlannedTrial, ...]], tuple[str, ...]]]:
+        """Jobs to submit where there is room for so many, those together that wait for the same data."""
+        if room <= 0:
+            return []
+        trials = (flight.trial for flight in self._flights.waiting if flight.trial.trial_id not in self._marked)
+        waiting = list(islice(trials, self.chunks.most(room)))
         groups: dict[tuple[str, ...], list[tuple[PlannedTrial, ...]]] = {}
-        for chunk in self.chunks.of(waiting, len(self._flights) - len(waiting), self.executor.parallel):
+        for chunk in self.chunks.of(waiting, len(self._flights.submitted), self.executor.parallel):
             groups.setdefault(tuple(self.after(chunk[0].spec.data_fingerprint)), []).append(chunk)
         return [(chunks, after) for after, chunks in groups.items()]
 
@@ -152,9 +142,8 @@ class Fleet:
             jobs = sorted(jobs, key=lambda job: _index(job.id))
         self._most = None if self._most is None else 2 * self._most
         for chunk, job in zip(ids, jobs, strict=True):
-            for trial_id in chunk:
-                flight = self._flights[trial_id]
-                flight.submitted, flight.job, flight.gone_since = True, job, None
+            for flight in filter(None, map(self._flights.get, chunk)):
+                self._flights.submit(flight, job)
                 flight.attempts, flight.mates = attempts(flight.folder.path), tuple(chunk)
 
     def _wait_for_room(self, refused: int, reason: str) -> None:
@@ -170,8 +159,9 @@ class Fleet:
 
     def _busy(self) -> int:
         """Processes at work: our jobs, and those of an earlier driver on this machine."""
-        jobs = {id(flight.job) for flight in self._flights.values() if flight.job is not None and flight.job.alive()}
-        adopted = sum(1 for flight in self._flights.values() if flight.submitted and flight.job is None)
+        submitted = self._flights.submitted
+        jobs = {id(flight.job) for flight in submitted if flight.job is not None and flight.job.alive()}
+        adopted = sum(1 for flight in submitted if flight.job is None)
         return len(jobs) + adopted
 
     def _find_orphans(self) -> dict[str, Job]:
@@ -198,14 +188,14 @@ class Fleet:
 
     @property
     def flights(self) -> dict[str, TrialFolder]:
-        """Folders of the trials taken on and not ended, by trial id."""
-        return {trial_id: flight.folder for trial_id, flight in list(self._flights.items())}
+        """Folders of the trials that a job is at or will be, by trial id."""
+        return {flight.trial.trial_id: flight.folder for flight in self._flights.submitted}
 
     @property
     def running(self) -> dict[str, PlannedTrial]:
         """Trials that some process has begun and not ended, by trial id."""
-        flights = list(self._flights.items())
-        return {name: flight.trial for name, flight in flights if flight.submitted and flight.folder.metrics.exists()}
+        begun = (flight for flight in self._flights.submitted if flight.folder.metrics.exists())
+        return {flight.trial.trial_id: flight.trial for flight in begun}
 
     @property
     def idle(self) -> bool:
@@ -215,29 +205,31 @@ class Fleet:
     def collect(self) -> list[Ended]:
         """Trials that ended since the last call; what died is made to start again, or counts as failed."""
         ended = []
-        for trial_id, flight in list(self._flights.items()):
-            at_work = flight.submitted and self._at_work(flight)  # looked at before the result, which comes first
-            is_free = trial_id in self._marked and claimed_by(flight.folder.path) is None  # likewise
+        marked = [flight for flight in map(self._flights.get, self._marked) if flight is not None]
+        for flight in [*self._flights.submitted, *(one for one in marked if not self._flights.is_submitted(one))]:
+            submitted = self._flights.is_submitted(flight)
+            at_work = submitted and self._at_work(flight)  # looked at before the result, which comes first
+            is_free = flight.trial.trial_id in self._marked and claimed_by(flight.folder.path) is None  # likewise
             result = flight.folder.read_result()
             if (is_free and result is None) or (_is_pruned(result) and flight.folder.cancelled.exists()):
-                del self._flights[trial_id]
+                self._flights.end(flight)
                 ended.append(self._dropped(flight))
             elif result is not None and result.get("state") in ("finished", "failed", "pruned"):
-                del self._flights[trial_id]
+                self._flights.end(flight)
                 self.chunks.learn(flight.trial, result)
                 ended.append(Ended(flight.trial, result))
-            elif flight.submitted and not at_work:
+            elif submitted and not at_work:
                 gone = self._gone(flight)
                 if gone is not None:
-                    del self._flights[trial_id]
+                    self._flights.end(flight)
                     ended.append(gone)
         return ended
 
     def see_marks(self) -> None:
         """Look for trials that were cancelled: they are not started, and are over once no process is at them."""
-        self._marked.update(name for name, flight in self._flights.items() if flight.folder.cancelled.exists())
+        self._marked.update(one.trial.trial_id for one in self._flights if one.folder.cancelled.exists())
 
-    def _dropped(self, flight: _Flight) -> Ended:
+    def _dropped(self, flight: Flight) -> Ended:
         """A cancelled trial that no process is at, and that none will begin, since its job looks for the mark."""
         mates = [self._flights.get(name) for name in flight.mates]
         alone = all(mate is None or mate.trial.trial_id in self._marked for mate in mates)
@@ -249,14 +241,14 @@ class Fleet:
     def collect_results(self) -> list[Ended]:
         """Trials that ended since the last call, leaving alone what died: for a driver that is leaving."""
         ended = []
-        for trial_id, flight in list(self._flights.items()):
+        for flight in self._flights:
             result = flight.folder.read_result()
             if result is not None:
-                del self._flights[trial_id]
+                self._flights.end(flight)
                 ended.append(Ended(flight.trial, result))
         return ended
 
-    def _at_work(self, flight: _Flight) -> bool:
+    def _at_work(self, flight: Flight) -> bool:
         if flight.job is not None and flight.job.alive():
             return True
         owner = claimed_by(flight.folder.path)
@@ -266,7 +258,7 @@ class Fleet:
             return flight.job is None and flight.folder.state() is TrialState.RUNNING
         return True
 
-    def _gone(self, flight: _Flight) -> Ended | None:
+    def _gone(self, flight: Flight) -> Ended | None:
         """A trial whose process is gone: wait a little, start it again, or give it up."""
         now = time.monotonic()
         flight.gone_since = flight.gone_since or now
@@ -278,12 +270,12 @@ class Fleet:
         if attempts(flight.folder.path) > flight.attempts or not self._mate_started(flight):
             flight.deaths += 1
         if flight.deaths <= self.retries:
-            flight.submitted, flight.job, flight.gone_since = False, None, None
+            self._flights.wait(flight)
             return None
         how = flight.job.ended_as() if flight.job is not None else ""
         return Ended(flight.trial, self.give_up(flight.trial, _death(flight.deaths, how, error), error))
 
-    def _mate_started(self, flight: _Flight) -> bool:
+    def _mate_started(self, flight: Flight) -> bool:
         """Whether another trial of the same job died, so that this one never had its turn."""
         others = (self._flights.get(mate) for mate in flight.mates if mate != flight.trial.trial_id)
         return any(other is None or attempts(other.folder.path) > 0 for other in others)
@@ -302,11 +294,11 @@ class Fleet:
     def fail_data(self, fingerprint: str, reason: str) -> list[Ended]:
         """Give up every trial of a dataset that could not be built."""
         ended = []
-        for trial_id, flight in list(self._flights.items()):
+        for flight in self._flights:
             if flight.trial.spec.data_fingerprint == fingerprint:
                 if flight.job is not None:
                     flight.job.cancel()
-                del self._flights[trial_id]
+                self._flights.end(flight)
                 ended.append(Ended(flight.trial, self.give_up(flight.trial, reason)))
         return ended
 
@@ -314,7 +306,7 @@ class Fleet:
 
     def cancel(self, patience: float = 10.0) -> None:
         """End all jobs and wait a little until they are gone; their trials can go on from their checkpoints."""
-        jobs = {id(flight.job): flight.job for flight in self._flights.values() if flight.job is not None}
+        jobs = {id(flight.job): flight.job for flight in self._flights.submitted if flight.job is not None}
         self.executor.cancel([job for job in jobs.values() if job.alive()])
         until = time.monotonic() + patience
         while time.monotonic() < until and any(job.alive() for job in jobs.values()):

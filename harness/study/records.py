@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from harness.study.statistics import Estimate, estimate
 
@@ -64,7 +65,7 @@ def is_data_axis(axis: str) -> bool:
 
 
 class Records:
-    """An immutable list of records with the questions a table asks of it.
+    """An immutable list of records with the questions a table asks of it; answers are kept, since tables repeat them.
 
     Parameters
     ----------
@@ -74,6 +75,7 @@ class Records:
 
     def __init__(self, records: Iterable[Record]) -> None:
         self._records = tuple(records)
+        self._estimates: dict[tuple[str, str], Estimate | None] = {}
 
     def __len__(self) -> int:
         return len(self._records)
@@ -102,22 +104,32 @@ class Records:
             groups.setdefault(key(record), []).append(record)
         return {name: Records(members) for name, members in groups.items()}
 
-    @property
+    @cached_property
+    def cells(self) -> Mapping[str, Records]:
+        """Records by cell, in order of first appearance."""
+        return {str(name): members for name, members in self.group(lambda record: record.cell).items()}
+
+    @cached_property
+    def by_data(self) -> Mapping[Hashable, Records]:
+        """Records by their data axes, in order of first appearance."""
+        return self.group(lambda record: tuple(record.data_axes.items()))
+
+    @cached_property
     def finished(self) -> Records:
         """Records that ran to their end; only these have scores."""
-        return self.where(state=FINISHED)
+        return self.filter(lambda record: record.state == FINISHED)
 
-    @property
+    @cached_property
     def models(self) -> tuple[str, ...]:
         """Labels of the models, in order of first appearance."""
         return tuple(dict.fromkeys(record.model for record in self._records))
 
-    @property
+    @cached_property
     def axes(self) -> tuple[str, ...]:
         """Axes that any model has, in order of first appearance."""
         return tuple(dict.fromkeys(axis for record in self._records for axis in record.axes))
 
-    @property
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         """Seeds, rising."""
         return tuple(sorted({record.seed for record in self._records}))
@@ -130,26 +142,34 @@ class Records:
         numbers = sorted(v for v in seen if isinstance(v, int | float) and not isinstance(v, bool))
         return (*numbers, *(v for v in seen if not isinstance(v, int | float) or isinstance(v, bool)))
 
-    @property
+    @cached_property
     def metrics(self) -> tuple[str, ...]:
         """Names of metrics in any finished record, in order of first appearance; those of whole cells last."""
         done = self.finished
         names = (name for record in done for name in record.metrics)
         return tuple(dict.fromkeys([*names, *(name for record in done for name in record.of_cell)]))
 
-    @property
+    @cached_property
     def splits(self) -> tuple[str, ...]:
         """Splits with OOD scores in any finished record, in order of first appearance."""
         return tuple(dict.fromkeys(name.split("/")[1] for name in self.metrics if name.startswith("ood/")))
 
     def estimate(self, metric: str) -> Estimate | None:
         """Mean and interval of a metric over the finished records that have it; of a cell's own, over cells."""
+        return self._kept("metric", metric, self._estimate)
+
+    def _kept(self, kind: str, name: str, answer: Callable[[str], Estimate | None]) -> Estimate | None:
+        if (kind, name) not in self._estimates:
+            self._estimates[kind, name] = answer(name)
+        return self._estimates[kind, name]
+
+    def _estimate(self, metric: str) -> Estimate | None:
         cells = {record.cell: record.of_cell[metric] for record in self.finished if metric in record.of_cell}
         if cells:
             return estimate(cells.values())
         return estimate(record.metrics[metric] for record in self.finished if metric in record.metrics)
 
-    @property
+    @cached_property
     def baseline_names(self) -> tuple[str, ...]:
         """Baselines in any finished record, in order of first appearance."""
         names = (name.split("/")[1] for record in self.finished for name in record.baselines)
@@ -157,7 +177,9 @@ class Records:
 
     def baseline(self, name: str, metric: str) -> Estimate | None:
         """Mean and interval over data sets of a baseline's metric, e.g. ``ood/<split>/rmse_relative``."""
-        return self._once_per_data(lambda record: record.baselines.get(f"baseline/{name}/{metric}"))
+        return self._kept(
+            "baseline", f"baseline/{name}/{metric}", lambda key: self._once_per_data(lambda one: one.baselines.get(key))
+        )
 
     def floor(self, metric: str) -> Estimate | None:
         """Mean and interval over data sets of what a perfect model would score: one half of the cells for the other."""

@@ -13,7 +13,7 @@ from harness.study.axes import worded
 from harness.study.axis_figure import axis_figure
 from harness.study.expectation import expectation_of
 from harness.study.figures import headline, heatmap
-from harness.study.folder import StudyFolder, TrialFolder, TrialState, write_atomic
+from harness.study.folder import ENDED, StudyFolder, TrialFolder, TrialState, write_atomic
 from harness.study.latents_figure import latents_figure
 from harness.study.notes import MOST_NAMES, notes
 from harness.study.page import Picture, page
@@ -25,8 +25,8 @@ from harness.study.tables import MCC_ACROSS_SEEDS, axis_title, model_text, table
 from harness.study.verdicts import Verdict, verdict_table, verdicts, verdicts_csv
 from harness.study.written import markdown, table_csv, terminal, trials_csv
 
-#: Cells of a search that a terminal or page shows, best first; the files hold all.
-MOST_CELLS = 30
+#: Cells of a search, or of a grid of more than so many, that a terminal or page shows, best first; the files hold all.
+MOST_CELLS, MANY_CELLS = 30, 300
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,9 @@ def write_report(
     records = read_records(folder, points, agreed)
     if study.search is not None:
         records = ranked(records, study.objective[0])
-    shown = _first_cells(records, MOST_CELLS) if study.search is not None else records
+    shown = records
+    if study.search is not None or len(records.cells) > MANY_CELLS:
+        shown = _first_cells(ranked(records, study.objective[0]), MOST_CELLS)
     every_score, wide, narrow = tables(shown, detailed=True), tables(shown), tables(shown, combined=False)
     expectation = expectation_of(study)
     judged = () if expectation is None else tuple(verdicts(records, expectation))
@@ -164,7 +166,8 @@ def read_records(folder: StudyFolder, points: Iterable[Point], agreed: Iterable[
 
 def _record(trial_folder: TrialFolder, point: Point, trial: PlannedTrial, of_cell: Mapping[str, float]) -> Record:
     result = trial_folder.read_result() or {}
-    state = trial_folder.state()
+    ended = result.get("state") in ENDED
+    state = ENDED[result["state"]] if ended else trial_folder.state()
     return Record(
         trial_id=trial.trial_id,
         cell=point.cell,
@@ -208,12 +211,12 @@ def ranked(records: Records, objective: ObjectiveSpec) -> Records:
         value: Estimate | None = cell.estimate(objective.metric)
         return math.inf if value is None else sign * value.mean
 
-    cells = sorted(records.group(lambda record: record.cell).values(), key=place)
+    cells = sorted(records.cells.values(), key=place)
     return Records(record for cell in cells for record in cell)
 
 
 def _first_cells(records: Records, most: int) -> Records:
-    cells = list(records.group(lambda record: record.cell).values())[:most]
+    cells = list(records.cells.values())[:most]
     return Records(record for cell in cells for record in cell)
 
 

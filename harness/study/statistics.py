@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache, reduce
+from operator import add
 from typing import Literal
 
-import numpy as np
 from scipy import stats
 
 Direction = Literal["higher", "lower"]
@@ -55,20 +56,31 @@ def estimate(values: Iterable[float]) -> Estimate | None:
     Estimate or None
         None without a finite value; no interval (``low`` and ``high`` None) with one.
     """
-    given = np.asarray(list(values), dtype=float)
-    finite = given[np.isfinite(given)]
-    dropped = int(given.size - finite.size)
-    if finite.size == 0:
+    given = list(map(float, values))
+    finite = [value for value in given if math.isfinite(value)]
+    count, dropped = len(finite), len(given) - len(finite)
+    if count == 0:
         return None
-    if finite.size == 1 or np.ptp(finite) == 0:
+    if count == 1 or min(finite) == max(finite):
         # Equal values are returned as they are: their floating-point mean may differ in the last digit.
-        mean = float(finite[0])
-        end = None if finite.size == 1 else mean
-        return Estimate(mean, end, end, int(finite.size), dropped)
-    mean = float(finite.mean())
-    error = float(finite.std(ddof=1)) / math.sqrt(finite.size)
-    half = float(stats.t.ppf(0.5 + COVERAGE / 2, finite.size - 1)) * error
-    return Estimate(mean, mean - half, mean + half, int(finite.size), dropped)
+        end = None if count == 1 else finite[0]
+        return Estimate(finite[0], end, end, count, dropped)
+    # in plain Python: a report has a hundred thousand means over a few seeds, for which arrays take ten times as long
+    mean = _sum(finite) / count
+    spread = math.sqrt(_sum((value - mean) * (value - mean) for value in finite) / (count - 1))
+    half = _quantile(count - 1) * spread / math.sqrt(count)
+    return Estimate(mean, mean - half, mean + half, count, dropped)
+
+
+def _sum(values: Iterable[float]) -> float:
+    """The sum, term by term: the built-in one rounds otherwise in later versions of Python."""
+    return reduce(add, values, 0.0)
+
+
+@cache
+def _quantile(freedom: int) -> float:
+    """Student's t at the upper end of the interval; kept, since it takes longer than all the rest."""
+    return float(stats.t.ppf(0.5 + COVERAGE / 2, freedom))
 
 
 def above_untrained(score: Estimate, untrained: Estimate, direction: Direction = "higher") -> bool:

@@ -238,7 +238,7 @@ def _split_title(split: str) -> str:
 
 def _table(records: Records, title: str, columns: tuple[Column, ...]) -> Table:
     heads = ("model", *(axis_title(axis) for axis in records.axes), "seeds")
-    rows = [_row(group, records, columns) for group in records.group(lambda record: record.cell).values()]
+    rows = [_row(cell, records, columns) for cell in records.cells.values()]
     if any(column.metric.startswith("ood/") for column in columns):
         rows += _baseline_rows(records, columns)
     return Table(title, heads, columns, tuple(rows))
@@ -249,7 +249,7 @@ def _row(cell: Records, records: Records, columns: Sequence[Column]) -> Row:
     done = cell.finished
     seeds = str(len(done)) if len(done) == len(cell) else f"{len(done)}/{len(cell)}"
     seeds += WARNED if any(record.warnings for record in done) else ""
-    peers = records.filter(lambda record: record.data_axes == first.data_axes)
+    peers = records.by_data[tuple(first.data_axes.items())]
     scores = tuple(Score(cell.estimate(column.metric), cell_mark(cell, peers, column)) for column in columns)
     return Row((model_text(first.model), *(axis_text(first.axes.get(axis)) for axis in records.axes), seeds), scores)
 
@@ -279,7 +279,7 @@ def cell_mark(cell: Records, peers: Records, column: Column) -> str:
 
 def _baseline_rows(records: Records, columns: Sequence[Column]) -> list[Row]:
     rows = []
-    for group in records.finished.group(lambda record: tuple(record.data_axes.items())).values():
+    for group in records.finished.by_data.values():
         shared = next(iter(group)).data_axes
         axes = tuple(axis_text(shared[axis]) if axis in shared else "" for axis in records.axes)
         made = [

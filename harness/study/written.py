@@ -153,12 +153,12 @@ def table_csv(records: Records) -> str:
     """
     head = ["kind", "name", "cell", *records.axes, "metric", "mean", "low", "high", "n", "finished", "planned"]
     rows: list[list[object]] = []
-    for cell in records.group(lambda record: record.cell).values():
+    for cell in records.cells.values():
         first, counts = next(iter(cell)), [len(cell.finished), len(cell)]
         labels = ["model", first.model, first.cell, *_axes(first.axes, records)]
         found = [[*labels, metric, *_numbers(cell.estimate(metric)), *counts] for metric in cell.metrics]
         rows += found or [[*labels, "", *_numbers(None), *counts]]
-    for group in records.finished.group(lambda record: tuple(record.data_axes.items())).values():
+    for group in records.finished.by_data.values():
         labels = _axes(next(iter(group)).data_axes, records)
         keys = dict.fromkeys(key for record in group for key in record.baselines)
         for _, name, metric in (key.split("/", 2) for key in keys):

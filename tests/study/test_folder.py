@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import files
 from harness.errors import UserError
 from harness.study.folder import StudyFolder, TrialState, read_json, write_atomic
 from harness.study.ownership import this_process
@@ -128,13 +129,19 @@ def test_a_path_that_cannot_be_read_is_the_users_to_mend(tmp_path):
         read_json(tmp_path / ("x" * 300) / "result.json")
 
 
-def test_a_full_disk_is_no_matter_of_permissions(tmp_path, monkeypatch):
-    def full(path, text):
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_full_disk_is_waited_for_and_no_matter_of_permissions(tmp_path, monkeypatch, capsys):
+    write, tries = files.write_atomic, []
 
-    monkeypatch.setattr("harness.files.write_atomic", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomic(tmp_path / "file", "text")
+    def full_twice(path, text):
+        tries.append(path)
+        if len(tries) <= 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, text)
+
+    monkeypatch.setattr("harness.files.write_atomic", full_twice)
+    write_atomic(tmp_path / "file", "text")
+    assert (tmp_path / "file").read_text() == "text"
+    assert capsys.readouterr().err.count("no room on the disk") == 1
 
 
 def test_commands_name_a_root_that_is_not_the_default(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import re
 import pytest
 from report_samples import MCC, fill, latents, planned, record, study, write_result
 
+from harness.study import report as report_module
 from harness.study.plan import point_for
 from harness.study.records import Records
 from harness.study.report import best_trials, ranked, read_records, write_report
@@ -187,6 +188,25 @@ def test_a_search_is_ranked_and_cut(folder):
     records = ranked(read_records(folder, points), spec.objective[0])
     losses = [one.metrics["validation/loss"] for one in records]
     assert losses == sorted(losses)
+
+
+def test_a_grid_of_very_many_cells_is_cut_where_people_read(folder, monkeypatch):
+    monkeypatch.setattr(report_module, "MANY_CELLS", 5)
+    monkeypatch.setattr(report_module, "MOST_CELLS", 3)
+    spec = study()
+    plan = planned(spec)
+    fill(folder, plan.points)
+    cut = write_report(folder, spec, plan)
+    assert f"The best 3 cells by {spec.objective[0].metric}; table.csv holds all." in " ".join(cut.text.split())
+    cells = {row["cell"] for row in rows_of(folder.report / "table.csv") if row["cell"]}
+    assert cells == {point.cell for point in plan.points}
+    assert len(cells) > 5
+    assert cut.text.count("\n") < write_report_whole(folder, spec, plan, monkeypatch).text.count("\n")
+
+
+def write_report_whole(folder, spec, plan, monkeypatch):
+    monkeypatch.setattr(report_module, "MANY_CELLS", 300)
+    return write_report(folder, spec, plan)
 
 
 def test_ranking_puts_cells_without_a_score_last():
