@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shlex
 import shutil
@@ -101,7 +103,8 @@ class SlurmExecutor:
         executor = submitit.SlurmExecutor(self._folder, max_num_timeout=timeouts)
         executor.update_parameters(**self._parameters(name, after) | {"array_parallelism": throttle})
         try:
-            with submission_environment(), executor.batch():
+            # submitit prints what sbatch says, and we say it in a sentence
+            with submission_environment(), contextlib.redirect_stderr(io.StringIO()), executor.batch():
                 submitted = [executor.submit(task) for task in tasks]
         except submitit.core.utils.FailedJobError as error:
             reason = sbatch_reason(str(error))
