@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from harness.files import LineFile
+
 #: The time limits that a trial ran into, one line each.
 TIMEOUTS = "timeouts.jsonl"
 #: SLURM may send its warning this much earlier than asked, in seconds.
@@ -145,6 +147,6 @@ def preempted_in(shown: str) -> bool | None:
 def note_timeout(folder: Path) -> int:
     """Remember that a trial ran into the limit; gives how often it did."""
     path = folder / TIMEOUTS
-    with path.open("a") as file:
-        file.write(json.dumps({"time": time.time()}) + "\n")
-    return len(path.read_text().splitlines())
+    # a job that must leave has no time to wait for room: a limit that could not be noted is not counted
+    LineFile(path).add(json.dumps({"time": time.time()}))
+    return len(path.read_text().splitlines()) if path.exists() else 0

@@ -16,6 +16,7 @@ from typing import Any
 import submitit
 
 from harness.errors import UserError
+from harness.files import has_no_room
 from harness.study.executors import ClusterFull, Job, Task, submission_environment, tail
 from harness.study.leaving import JobLimit
 from harness.study.profile_spec import ProfileSpec
@@ -111,6 +112,10 @@ class SlurmExecutor:
             if any(words.lower() in str(error).lower() for words in _TEMPORARY):
                 raise ClusterFull(reason) from error
             raise UserError(f"SLURM refused the job: {reason}; check compute.profile") from error
+        except OSError as error:
+            if not has_no_room(error):
+                raise
+            raise ClusterFull(f"there is no room on the disk for {self._folder}") from error
         for job in submitted:
             self._queue.expect(job.job_id)
         self._throttles.opened(array_of(submitted[0].job_id), throttle)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.files import FOREVER, append_whole, patiently
 from harness.study.folder import StudyFolder
 
 if TYPE_CHECKING:
@@ -62,13 +63,14 @@ class TrialIndex:
         if not fresh:
             return
         lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in fresh.values())
-        with self._path.open("a+b") as file:
-            file.write(b"" if _ends_whole(self._path) else b"\n")  # a driver died in the middle of a line
-            file.write(lines.encode())
+        before = "" if _ends_whole(self._path) else "\n"  # a driver died in the middle of a line
+        patiently(lambda: append_whole(self._path, before + lines), self._path, seconds=FOREVER)
         self._known.update(fresh)
 
 
 def _ends_whole(path: Path) -> bool:
+    if not path.exists():
+        return True
     with path.open("rb") as file:
         size = file.seek(0, 2)
         if size == 0:

@@ -1,7 +1,6 @@
 """A study whose disk is full for a while: it waits, says so, and loses no trial; likewise its tracking alone."""
 
 import shutil
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -10,9 +9,6 @@ from pathlib import Path
 import fake_trial
 import pytest
 from driving import Driving
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from small_disk import small_disk
 from tracking_server import assert_whole
 
@@ -22,7 +18,9 @@ from harness.study.lease import Lease
 from harness.study.mlflow_store import default_uri
 from harness.study.optuna_store import OptunaStore
 from harness.study.ownership import overwrite, read_owner, take, this_process
+from harness.study.plan import plan
 from harness.study.spec import ObjectiveSpec
+from harness.study.trial_index import TrialIndex, read_index
 
 EIGHT = ("grid.sparsity=[0, 0.1, 0.2, 0.3]",)
 
@@ -150,3 +148,14 @@ def test_a_worker_is_started_once_there_is_room(disk):
     while job.alive() and time.monotonic() < end:
         time.sleep(0.1)
     assert not job.alive()
+
+
+def test_the_index_of_trials_is_whole_after_a_full_disk(disk, empty_database):
+    driving = Driving(disk.path, empty_database)
+    driving.folder.create()
+    trials = plan(driving.study(*EIGHT)).trials
+    TrialIndex(driving.folder).note(trials[:1])
+    disk.fill()
+    threading.Timer(1.0, disk.free).start()
+    TrialIndex(driving.folder).note(trials)
+    assert set(read_index(driving.folder)) == {trial.trial_id for trial in trials}

@@ -12,7 +12,7 @@ from driving import HERE
 
 from harness.errors import UserError
 from harness.study import executors
-from harness.study.executors import InlineExecutor, LocalExecutor, make_executor
+from harness.study.executors import ClusterFull, InlineExecutor, LocalExecutor, make_executor
 from harness.study.job import CLAIM, BuildData, RunTrials, attempts, claimed_by
 from harness.study.load import load_study
 from harness.study.ownership import take, this_process
@@ -189,6 +189,20 @@ def test_slurm_writes_the_profile_into_the_job(slurm, trial, monkeypatch):
         assert line in text.splitlines()
     assert "--cpus-per-task=4" in next(line for line in text.splitlines() if line.startswith("srun"))
     assert "SLURM_CPUS_PER_TASK" not in (slurm / "env.txt").read_text()
+
+
+def test_slurm_is_asked_again_where_a_full_disk_keeps_a_job_from_being_written(slurm, trial):
+    from small_disk import small_disk  # here, since workers that import this file would not find it
+
+    with small_disk(slurm / "disk", 1) as disk:
+        (disk.path / "logs").mkdir()
+        executor = SlurmExecutor(disk.path / "logs", ProfileSpec(), threads=1)
+        disk.fill()
+        with pytest.raises(ClusterFull, match="no room on the disk for"):
+            executor.submit([job_for(trial)], "name")
+        assert not (slurm / "sbatch.txt").exists()
+        disk.free()
+        assert [job.id for job in executor.submit([job_for(trial)], "name")] == ["12"]
 
 
 def test_slurm_jobs_live_while_the_queue_lists_them(slurm, trial, monkeypatch):

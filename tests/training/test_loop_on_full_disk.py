@@ -1,14 +1,9 @@
 """Training on a disk that is full for a while: it goes on, and nothing of it is missing in the end."""
 
 import json
-import sys
 import threading
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from small_disk import small_disk
 from test_loop import _curve, _trainer
 
