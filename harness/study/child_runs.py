@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.study.mlflow_store import all_runs
+from harness.study.tracked_book import TrackedBook
 from harness.study.tracked_trial import (
     TrackedTrial,
     end_mark,
@@ -76,6 +77,8 @@ class ChildRuns:
         Runs of the study that are there: id and tags of each.
     check
         Called before every write; raises if this driver may not write any more.
+    book
+        Where to note what was brought; without one ``found`` is all there is, with one others may be there too.
     """
 
     def __init__(
@@ -86,9 +89,10 @@ class ChildRuns:
         tags: Mapping[str, str],
         found: Iterator[tuple[str, Mapping[str, str]]],
         check: Callable[[], None],
+        book: TrackedBook | None = None,
     ) -> None:
         self._client, self._experiment_id, self._parent = client, experiment_id, parent
-        self._tags, self._check = dict(tags), check
+        self._tags, self._check, self._book = dict(tags), check, book
         self._unsure: set[str] = set()
         self._children: dict[str, Child] = {}
         for run_id, marks in found:
@@ -98,6 +102,8 @@ class ChildRuns:
     def _take(self, trial_id: str, child: Child) -> None:
         """Keep one run a trial. Two are there where a server carried out what a killed driver had asked it for."""
         other = self._children.get(trial_id)
+        if other is not None and other.run_id == child.run_id:
+            return
         if other is not None:
             child, spare = sorted((child, other), key=lambda one: (one.ended != "", one.epoch), reverse=True)
             self._check()
@@ -113,6 +119,15 @@ class ChildRuns:
         """Bring a trial's run up to what its folder holds."""
         if self.holds(trial.trial_id, end_mark(trial.result)):
             return
+        try:
+            self._bring(trial)
+        except BaseException:
+            # carried out or not, or the run is no more: the next time it is looked up
+            self._children.pop(trial.trial_id, None)
+            self._unsure.add(trial.trial_id)
+            raise
+
+    def _bring(self, trial: TrackedTrial) -> None:
         child = self._children.get(trial.trial_id) or self._make(trial)
         if not child.described:
             for chunk in _chunks(params_of(trial), PARAMS_BATCH):
@@ -132,18 +147,22 @@ class ChildRuns:
         self._check()
         self._client.log_batch(child.run_id, metrics=points, tags=[RunTag("synced_cell", mark)])
         child.cell = mark
+        if self._book is not None:
+            self._book.note(child.run_id, trial_id=trial_id, synced_cell=mark)
 
     # ------------------------------------------------------------------------------------------- one run
 
     def _make(self, trial: TrackedTrial) -> Child:
-        found = self._look_up(trial.trial_id) if trial.trial_id in self._unsure else None
+        found = self._look_up(trial.trial_id) if self._may_be_elsewhere(trial.trial_id) else None
         child = self._children[trial.trial_id] = found or self._create(trial)
-        self._unsure.discard(trial.trial_id)
         return child
+
+    def _may_be_elsewhere(self, trial_id: str) -> bool:
+        """Whether a trial may have a run that is not known here."""
+        return self._book is not None or trial_id in self._unsure
 
     def _create(self, trial: TrackedTrial) -> Child:
         self._check()
-        self._unsure.add(trial.trial_id)  # until we are told that it is there, it may be or not
         run = self._client.create_run(
             self._experiment_id,
             start_time=milliseconds(trial.started),
@@ -153,10 +172,11 @@ class ChildRuns:
         return Child(run.info.run_id, certain=True)
 
     def _look_up(self, trial_id: str) -> Child | None:
-        wanted = f"tags.study = '{self._tags['study']}' and tags.trial_id = '{trial_id}'"
-        for run in all_runs(self._client, self._experiment_id, wanted):
-            return _child(run.info.run_id, run.data.tags)
-        return None
+        """The run of a trial, wherever it is; None where there is none."""
+        for run in all_runs(self._client, self._experiment_id, f"tags.trial_id = '{trial_id}'"):
+            if run.data.tags.get("study") == self._tags["study"]:
+                self._take(trial_id, _child(run.info.run_id, run.data.tags))
+        return self._children.get(trial_id)
 
     def _log_epochs(self, child: Child, trial: TrackedTrial) -> None:
         from mlflow.entities import RunTag
@@ -205,6 +225,11 @@ class ChildRuns:
         # last, so that a replay after a kill begins anew
         client.log_batch(run_id, tags=[*tags, RunTag("synced_result", mark)])
         child.ended = mark
+        if self._may_be_elsewhere(trial.trial_id):
+            self._look_up(trial.trial_id)  # again: a server that was blocked may have made an earlier driver's run late
+            self._unsure.discard(trial.trial_id)
+        if self._book is not None:
+            self._book.note(run_id, trial_id=trial.trial_id, synced_result=mark)
 
 
 def _child(run_id: str, marks: Mapping[str, str]) -> Child:

@@ -21,6 +21,8 @@ _QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+#: Runs in one answer of a search, which brings all their metrics and params along.
+PAGE = 50
 #: File stores are none of them: MLflow no longer writes to them.
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 
@@ -72,10 +74,10 @@ def connect(uri: str) -> MlflowClient:
 
 
 def all_runs(client: MlflowClient, experiment_id: str, wanted: str) -> Iterator[Any]:
-    """Every run that a search finds, over all its pages."""
+    """Every run that a search finds, over all its pages; a page is small enough to be answered in time."""
     token = None
     while True:
-        page = client.search_runs([experiment_id], filter_string=wanted, max_results=1000, page_token=token)
+        page = client.search_runs([experiment_id], filter_string=wanted, max_results=PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:
@@ -83,17 +85,12 @@ def all_runs(client: MlflowClient, experiment_id: str, wanted: str) -> Iterator[
 
 
 def tagged_runs(
-    client: MlflowClient, uri: str, experiment_id: str, study: str, keys: Sequence[str]
+    uri: str, experiment_id: str, study: str, keys: Sequence[str]
 ) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """The id and some tags of each of a study's runs.
+    """The id and some tags of each of a study's runs in a database that we open ourselves.
 
-    A server's search brings every run's metrics and params along; a database that we open ourselves is asked for
-    the tags alone, which takes a hundredth of the time.
+    MLflow's own search brings every run's metrics and params along, which takes a hundred times as long.
     """
-    if has_server(uri):
-        for run in all_runs(client, experiment_id, f"tags.study = '{study}'"):
-            yield str(run.info.run_id), run.data.tags
-        return
     import sqlalchemy
     from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
 

@@ -212,4 +212,5 @@ def _check_cluster(partition: str | None) -> None:
 def sbatch_reason(text: str) -> str:
     """The line in which sbatch says what it does not like."""
     found = re.findall(r"sbatch: error: (.*)", text)
-    return str(found[-1]).strip() if found else text.strip().splitlines()[-1]
+    named = [line for line in found if "SubmitJob" in line]  # which limit it is stands above the general sentence
+    return str((named or found)[-1]).strip() if found else text.strip().splitlines()[-1]

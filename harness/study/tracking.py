@@ -16,6 +16,7 @@ from harness.study.child_runs import MARKS, ChildRuns
 from harness.study.lease import LeaseLost
 from harness.study.mlflow_page import VIEW_TAG, score_view
 from harness.study.mlflow_store import all_runs, connect, create_default_store, default_uri, has_server, tagged_runs
+from harness.study.tracked_book import BOOK, TrackedBook
 from harness.study.tracked_trial import TrackedTrial, milliseconds
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Tracker:
         self._root = None if uri else root.absolute()
         self.experiment = experiment or study
         self._study = study
+        self._book = root.absolute() / study / BOOK
         # a server knows where its artifacts go; a bare database would put them below the working directory
         self._artifacts = None if has_server(self.uri) else (root.absolute() / "mlartifacts" / study).as_uri()
         self._tags = {"study": study, **({"oracle_selection": "true"} if oracle_selection else {})}
@@ -162,10 +164,17 @@ class Tracker:
         self._experiment_id = self._find_experiment(client)
         if self._launch is not None:
             self._parent = self._find_parent(client, *self._launch)
-        found = tagged_runs(client, self.uri, self._experiment_id, self._study, MARKS)
-        self._children = ChildRuns(client, self._experiment_id, self._parent, self._tags, found, self._check)
+        self._children = self._find_children(client)
         self._client = client
         return client, self._children
+
+    def _find_children(self, client: MlflowClient) -> ChildRuns:
+        where = client, self._experiment_id, self._parent, self._tags
+        if not has_server(self.uri):
+            return ChildRuns(*where, tagged_runs(self.uri, self._experiment_id, self._study, MARKS), self._check)
+        created = client.get_experiment(self._experiment_id).creation_time  # another one where the server began anew
+        book = TrackedBook(self._book, f"{self.uri} {self._experiment_id} {created}")
+        return ChildRuns(*where, book.runs(), self._check, book)
 
     def _find_experiment(self, client: MlflowClient) -> str:
         found = client.get_experiment_by_name(self.experiment)

@@ -4,12 +4,14 @@ Each test ends with `Disturbed.is_whole`: every trial once in its folder, in Opt
 run that nothing disturbed.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from disturbed import Disturbed, numbers, said, until
 
 SPARSITIES = (0, 0.1, 0.2, 0.3, 0.4, 0.5)
 EPOCHS = 12
+SCRIPT = Path(__file__).parents[2] / "slurm" / "local-cluster"
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +49,17 @@ def at_work(study, sparsity, epoch=2):
 def hurry(job):
     """Let a requeued job start at once where SLURM would hold it for a while."""
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False, capture_output=True)
+
+
+def keepers(cluster):
+    """Processes that keep the steps of this cluster's jobs."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            ours = f"SLURM_CONF={cluster}/".encode() in (entry / "environ").read_bytes()
+            if ours and (entry / "comm").read_text().startswith("slurmstepd"):
+                found.append(int(entry.name))
+    return found
 
 
 def went_on(study, sparsity):
@@ -128,16 +142,21 @@ def test_a_partition_that_takes_few_jobs_gets_few_at_a_time(shaken):
     assert "SLURM takes no more jobs now (QOSMaxSubmitJobPerUserLimit)" in text
 
 
-def test_a_node_that_goes_down_and_comes_back(shaken):
+def test_a_node_that_goes_down_and_comes_back(shaken, cluster):
     driver = shaken.write((0, 0.1), epochs=EPOCHS).driver(SLOW_SECONDS="0.8")
     at_work(shaken, 0)
+    slurmd = json.loads((cluster / "daemons.json").read_text())["slurmd"][0]
+    trials = [shaken.starts(sparsity)[-1]["pid"] for sparsity in shaken.trials() if shaken.starts(sparsity)]
+    for process in (slurmd, *keepers(cluster), *trials):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    # what the controller finds out by itself after SlurmdTimeout
     node = said("sinfo", "--noheader", "--format=%n").split()[0]
-    said("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=pulled the plug")
-    until(lambda: "RUNNING" not in said("squeue", "--me", "--noheader", "--format=%T"), "its jobs end")
-    time.sleep(3)
-    said("scontrol", "update", f"NodeName={node}", "State=RESUME")
-    for line in said("squeue", "--me", "--noheader", "--format=%A").split():
-        hurry(line)
+    said("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+    until(lambda: "RUNNING" not in said("squeue", "--me", "--noheader", "--format=%T"), "its jobs are lost")
+    said(SCRIPT, "up", cluster)
+    for job in said("squeue", "--me", "--noheader", "--format=%A").split():
+        hurry(job)
     shaken.ends(driver)
     shaken.is_whole()
     went_on(shaken, 0)

@@ -6,8 +6,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from harness.study import tracking
-from harness.study.mlflow_store import connect, default_uri
-from harness.study.tracked_trial import TrackedTrial
+from harness.study.mlflow_store import connect
+from harness.study.tracked_book import TrackedBook
+from harness.study.tracked_trial import TrackedTrial, end_mark
 from harness.study.tracking import Tracker
 
 #: More calls than bringing one trial takes.
@@ -78,10 +79,14 @@ class Cut:
         return call
 
 
-@pytest.fixture
-def cutting(driving, monkeypatch):
-    """Makes a tracker whose n-th call from now is cut off."""
+@pytest.fixture(params=["database", "server"])
+def cutting(driving, monkeypatch, request):
+    """Makes a tracker whose n-th call from now is cut off; as behind a server, where runs are looked up one by one."""
     made = []
+    assert Tracker(driving.root, "fake").start_launch(1, 1700000000.0, {})
+    driving.folder.create()
+    if request.param == "server":
+        monkeypatch.setattr(tracking, "has_server", lambda uri: True)
 
     def make(after, error, *, half=False):
         def connected(uri):
@@ -183,7 +188,7 @@ def test_a_launch_killed_after_any_call_has_one_parent(driving, monkeypatch):
 def test_a_second_run_that_a_server_made_late_is_dropped(driving, cutting):
     tracker, _ = cutting(0, None)
     ended = trial("twice", epochs(5), RESULT)
-    assert tracker.sync(ended)
+    assert tracker.sync(trial("twice", epochs(3), None))
     (run,) = driving.runs()[1]
     late = driving.client().create_run(run.info.experiment_id, tags={"study": "fake", "trial_id": "twice"})
     assert len(driving.runs()[1]) == 2
@@ -200,5 +205,55 @@ def test_one_trial_that_cannot_be_written_holds_up_no_other(driving, cutting):
     assert tracker.sync(trial("good", epochs(5), RESULT))
     assert not tracker.sync(bad)
     assert_once(driving, "good", 5)
-    assert default_uri(driving.root) == tracker.uri
     assert not tracker.sync(replace(bad, trial_id="other"))
+
+
+def test_a_server_is_not_asked_for_what_is_noted_here(driving, monkeypatch):
+    assert Tracker(driving.root, "fake").start_launch(1, 1700000000.0, {})
+    driving.folder.create()
+    monkeypatch.setattr(tracking, "has_server", lambda uri: True)
+    ended = trial("noted", epochs(3), RESULT)
+    made = []
+
+    def connected(uri):
+        made.append(Cut(connect(uri), 0, None, half=False))
+        return made[-1]
+
+    monkeypatch.setattr(tracking, "connect", connected)
+    calls = []
+    for again in (None, None, {**RESULT, "ended": 1700000200.0}):
+        tracker = Tracker(driving.root, "fake")
+        assert tracker.start_launch(1, 1700000000.0, {})
+        made[-1].calls = 0
+        changed = ended if again is None else replace(ended, result=again)
+        assert tracker.bring("noted", end_mark(changed.result), lambda changed=changed: changed)
+        calls.append(made[-1].calls)
+    assert calls[0] > 0
+    assert calls[1] == 0
+    assert calls[2] > 0
+    assert len(driving.runs()[1]) == 1
+    book = driving.folder.path / "tracked.jsonl"
+    assert len(book.read_text().splitlines()) == 2
+
+
+def test_notes_on_another_server_count_for_nothing(tmp_path):
+    path = tmp_path / "tracked.jsonl"
+    TrackedBook(path, "one").note("run", trial_id="trial", synced_result="finished 1")
+    with path.open("a") as file:
+        file.write('{"store": "one", "run"\n')
+    TrackedBook(path, "one").note("run", trial_id="trial", synced_cell="2 3.0")
+    marks = {"trial_id": "trial", "synced_result": "finished 1", "synced_cell": "2 3.0"}
+    assert dict(TrackedBook(path, "one").runs()) == {"run": marks}
+    assert dict(TrackedBook(path, "two").runs()) == {}
+    assert dict(TrackedBook(tmp_path / "none", "one").runs()) == {}
+
+
+def test_a_run_that_somebody_removed_is_made_again(driving, cutting):
+    tracker, _ = cutting(0, None)
+    assert tracker.sync(trial("removed", epochs(3), None))
+    (run,) = driving.runs()[1]
+    driving.client().delete_run(run.info.run_id)
+    ended = trial("removed", epochs(5), RESULT)
+    assert not tracker.sync(ended)
+    assert tracker.sync(ended)
+    assert_once(driving, "removed", 5)
