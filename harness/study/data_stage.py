@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
 from harness.errors import UserError
-from harness.study.executors import Executor, Job
+from harness.study.executors import FULL_SECONDS, ClusterFull, Executor, Job
 from harness.study.folder import StudyFolder, read_json
 from harness.study.job import LOAD, BuildData, imported
 from harness.study.plan import PlannedTrial
@@ -69,6 +70,8 @@ class DataStage:
         Importable name of the function that builds one.
     before
         Called before a dataset is built here, which shows its own progress.
+    say
+        Told one sentence when the cluster takes no more jobs.
     """
 
     def __init__(
@@ -78,12 +81,14 @@ class DataStage:
         cache_dir: Path,
         load: str = LOAD,
         before: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._folder = folder
         self._executor = executor
         self._cache_dir = cache_dir
         self._load = load
         self._before = before
+        self._say = say
         self._building: dict[str, _Building] = {}
         self._seen: set[str] = set()
 
@@ -131,8 +136,13 @@ class DataStage:
         note.unlink(missing_ok=True)
         text = json.dumps(data.model_dump(mode="json"))
         task = BuildData(text, str(note.absolute()), cache_dir=str(self._cache_dir), load=self._load)
-        try:
-            job = self._executor.submit([task], f"{self._folder.name}-data")[0]
-        except UserError as error:
-            raise UserError(f"the job that builds the data was refused: {error}") from error
+        while True:
+            try:
+                job = self._executor.submit([task], f"{self._folder.name}-data")[0]
+                break
+            except ClusterFull as error:
+                self._say(f"SLURM does not take the job that builds the data now ({error}); trying again")
+                time.sleep(FULL_SECONDS)
+            except UserError as error:
+                raise UserError(f"the job that builds the data was refused: {error}") from error
         self._building[fingerprint] = _Building(job, note, data)

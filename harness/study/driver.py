@@ -165,7 +165,7 @@ class Driver:
         self._requests = Requests(folder, lease.epoch)
         cache = folder.root.absolute() / "cache"
         compute = study.compute
-        self._data = DataStage(folder, executor, cache, runner.load, progress.close)
+        self._data = DataStage(folder, executor, cache, runner.load, progress.close, progress.say)
         self._fleet = Fleet(
             folder,
             executor,

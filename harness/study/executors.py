@@ -31,6 +31,10 @@ from harness.study.spec import ComputeSpec
 Task = Callable[[], None]
 
 
+#: Seconds before a full cluster is asked again.
+FULL_SECONDS = 10.0
+
+
 class ClusterFull(Exception):
     """The cluster takes no more jobs now, or does not answer; it may later."""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.study.again import CANCELLED, GIVEN_UP
 from harness.study.chunks import Chunks
-from harness.study.executors import ClusterFull, Executor, Job
+from harness.study.executors import FULL_SECONDS, ClusterFull, Executor, Job
 from harness.study.flights import Flight, Flights
 from harness.study.folder import StudyFolder, TrialFolder, TrialState, read_json, write_atomic
 from harness.study.job import RUN, RunTrials, attempts, claimed_by, drop_claim
@@ -28,8 +28,6 @@ from harness.trial_result import TrialResult
 GRACE_SECONDS = {"inline": 0.0, "local": 0.0, "slurm": 15.0}
 #: Seconds for which a driver that died in the middle of a submission may still have brought it about.
 SUBMISSION_SECONDS = 20.0
-#: Seconds before a full cluster is asked again.
-FULL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
