@@ -138,16 +138,18 @@ class RunTrials:
         """Submit the same again: finished trials are skipped, the one in flight goes on from its checkpoint."""
         return submitit.helpers.DelayedSubmission(self)
 
-    def _before_requeue(self) -> None:
-        """Count a time limit against the trial that ran into it, and give up one that did too often."""
-        if self.at is None or self.limit is None:
-            return
-        folder = Path(self.at)
-        if (folder / RESULT).exists() or not ran_out_of_time(self.limit, self.begun, time.time(), is_preempted()):
+    def _before_requeue(self) -> bool:
+        """Count a time limit against the trial that ran into it, give up one that did too often; is any trial left?"""
+        if self.at is not None and self.limit is not None:
+            self._count_limit(Path(self.at), self.limit)
+        return not all((Path(folder) / RESULT).exists() for folder in self.folders)
+
+    def _count_limit(self, folder: Path, limit: JobLimit) -> None:
+        if (folder / RESULT).exists() or not ran_out_of_time(limit, self.begun, time.time(), is_preempted()):
             return
         times = note_timeout(folder)
-        if times > self.limit.timeouts:
-            _give_up(folder, times, self.limit)
+        if times > limit.timeouts:
+            _give_up(folder, times, limit)
 
     def _run_one(self, folder: Path, leaving: Leaving) -> None:
         if (folder / RESULT).exists():

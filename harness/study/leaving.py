@@ -51,10 +51,10 @@ class Leaving:
     limit
         Of the job; None where jobs have none.
     before
-        Called before the job is requeued.
+        Called before the job is requeued; gives whether anything is left to run.
     """
 
-    def __init__(self, limit: JobLimit | None, before: Callable[[], None]) -> None:
+    def __init__(self, limit: JobLimit | None, before: Callable[[], bool]) -> None:
         self._limit, self._before = limit, before
         self._requeue: Any = None
         self._warned = False
@@ -82,10 +82,9 @@ class Leaving:
         return self.asked
 
     def leave(self) -> None:
-        """End this process: requeued where SLURM warned, plainly where it ends or requeues the job itself."""
+        """End this process: requeued where SLURM warned and work is left, else plainly."""
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if self._warned:
-            self._before()
+        if self._warned and self._before():
             self._requeue(warning_signal(), None)
         raise SystemExit(128 + signal.SIGTERM)
 

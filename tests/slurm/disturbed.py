@@ -188,7 +188,9 @@ class Disturbed:
         assert sorted(trial.user_attrs["trial_id"] for trial in self.in_optuna()) == ids
         runs = self.in_mlflow()
         assert sorted(run.data.tags["trial_id"] for run in runs) == ids
-        assert said("squeue", "--me", "--noheader", "--format=%j").count(self.name) == 0
+        until(
+            lambda: self.name not in said("squeue", "--me", "--noheader", "--format=%j"), "no job is left", seconds=30
+        )
         return trials
 
     def in_optuna(self):

@@ -103,4 +103,4 @@ def test_an_unknown_partition_is_refused_with_the_known_ones(cluster, tiny_study
     profile = tmp_path / "profile.yaml"
     profile.write_text("partition: norml\n")
 
-    assert "no partition 'norml', only normal, urgent" in refused(tiny_study, tmp_path / "runs", profile)
+    assert "no partition 'norml', only narrow, normal, urgent" in refused(tiny_study, tmp_path / "runs", profile)

@@ -53,7 +53,7 @@ def on_slurm(monkeypatch):
 
 def test_a_warning_is_answered_when_the_trial_lets_go(on_slurm):
     counted = []
-    with Leaving(LIMIT, lambda: counted.append(1)) as leaving:
+    with Leaving(LIMIT, lambda: counted.append(1) is None) as leaving:
         os.kill(os.getpid(), signal.SIGUSR2)
         assert leaving.is_asked()
         assert on_slurm == []
@@ -64,19 +64,27 @@ def test_a_warning_is_answered_when_the_trial_lets_go(on_slurm):
     assert len(on_slurm) == 2  # outside the block it is submitit's again
 
 
+def test_a_job_with_nothing_left_is_not_requeued(on_slurm):
+    with Leaving(LIMIT, lambda: False) as leaving:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        with pytest.raises(SystemExit):
+            leaving.leave()
+    assert on_slurm == []
+
+
 def test_an_epoch_that_takes_too_long_is_cut_short(on_slurm):
     def long_epoch():
         os.kill(os.getpid(), signal.SIGUSR2)
         signal.pause()  # the alarm comes after half the warning time
 
-    with Leaving(JobLimit(60, 2, 1), lambda: None), pytest.raises(SystemExit):
+    with Leaving(JobLimit(60, 2, 1), lambda: True), pytest.raises(SystemExit):
         long_epoch()
     assert on_slurm == [signal.SIGUSR2]
 
 
 def test_a_job_that_slurm_ends_is_not_requeued_by_us(on_slurm):
     counted = []
-    with Leaving(LIMIT, lambda: counted.append(1)) as leaving:
+    with Leaving(LIMIT, lambda: counted.append(1) is None) as leaving:
         os.kill(os.getpid(), signal.SIGTERM)
         assert leaving.is_asked()
         with pytest.raises(SystemExit):
@@ -86,6 +94,6 @@ def test_a_job_that_slurm_ends_is_not_requeued_by_us(on_slurm):
 
 def test_elsewhere_nothing_is_changed():
     before = signal.getsignal(signal.SIGTERM)
-    with Leaving(LIMIT, lambda: None) as leaving:
+    with Leaving(LIMIT, lambda: True) as leaving:
         assert signal.getsignal(signal.SIGTERM) is before
         assert not leaving.is_asked()
