@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 T = TypeVar("T")
 
@@ -80,8 +80,17 @@ def append_whole(path: Path, text: str, *, sync: bool = False) -> None:
         raise
 
 
+def say_if_room(sentence: str, stream: TextIO) -> None:
+    """Print a line, unless there is no room for it: the stream may be a log on the disk that is full."""
+    try:
+        print(sentence, file=stream, flush=True)
+    except OSError as error:
+        if not has_no_room(error):
+            raise
+
+
 def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
+    say_if_room(sentence, sys.stderr)
 
 
 def patiently(

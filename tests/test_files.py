@@ -1,12 +1,14 @@
 """Files whole or not at all, also where the disk is full for a while."""
 
+import contextlib
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from harness import files
-from harness.files import LineFile, append_whole, patiently, write_when_room
+from harness.files import LineFile, append_whole, patiently, say_if_room, write_when_room
 
 
 class FullDisk:
@@ -92,3 +94,12 @@ def test_what_waits_for_room_gets_it(tmp_path, full, monkeypatch):
         return "done"
 
     assert patiently(write, tmp_path, say=lambda sentence: None) == "done"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_what_has_no_room_to_be_said_is_not_said():
+    with contextlib.suppress(OSError), Path("/dev/full").open("w") as log:  # closing it finds no room either
+        said = False
+        say_if_room("a line", log)
+        said = True
+    assert said

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from harness.files import say_if_room
 from harness.study.folder import TrialFolder
 from harness.study.plan import PlannedTrial
 from harness.study.spec import ObjectiveSpec
@@ -153,7 +154,7 @@ class PlainScreen:
             self.say(lines()[0])
 
     def say(self, sentence: str) -> None:
-        print(sentence, file=self._stream, flush=True)
+        say_if_room(sentence, self._stream)
 
     def close(self) -> None:
         return

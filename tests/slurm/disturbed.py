@@ -21,6 +21,7 @@ seeds: 1
 train: {{epochs: {epochs}, batch_size: 64, checkpoint_seconds: 0, second_stage: {{restarts: 0}}}}
 evaluate: {{ood: false, conditions: false}}
 compute: {{cluster: slurm, profile: {profile}, retries: {retries}, trials_per_job: {per_job}{more}}}
+tracking: {{uri: {uri}}}
 """
 PROFILE = """\
 partition: {partition}
@@ -91,11 +92,12 @@ class Disturbed:
         timeouts=3,
         axis="sparsity",
         more="",
+        uri="null",
     ):
         profile = {"partition": partition, "minutes": minutes, "signal_seconds": signal_seconds}
         self.profile.write_text(PROFILE.format(**profile, parallel=parallel, timeouts=timeouts))
         study = {"axis": axis, "values": list(values), "epochs": epochs, "retries": retries, "per_job": per_job}
-        self.file.write_text(STUDY.format(name=self.name, profile=self.profile, more=more, **study))
+        self.file.write_text(STUDY.format(name=self.name, profile=self.profile, more=more, uri=uri, **study))
         return self
 
     def driver(self, verb="launch", run="slow_trial:run_trial", **environment):
@@ -171,6 +173,18 @@ class Disturbed:
         lines = (self.trials()[sparsity] / "metrics.jsonl").read_text().splitlines()
         epochs = [(json.loads(line)["time"], json.loads(line)["epoch"]) for line in lines]
         return [next((epoch for at, epoch in epochs if at > start["time"]), None) for start in self.starts(sparsity)]
+
+    def curves_stand_once(self):
+        """Every epoch of every trial stands once in MLflow."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{self.root}/mlflow.db")
+        for run in self.in_mlflow():
+            folder = self.root / self.name / "trials" / run.data.tags["trial_id"]
+            lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+            told = client.get_metric_history(run.info.run_id, "train/loss")
+            expected = [(line["epoch"], line["metrics"]["train/loss"]) for line in lines]
+            assert [(point.step, point.value) for point in told] == expected
 
     # ------------------------------------------------------------------------------------ what must hold
 
