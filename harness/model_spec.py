@@ -100,6 +100,18 @@ class CausalModelSpec(ModelSpec):
             raise ValueError(f"responsive_dim {self.responsive_dim} leaves no room in latent_dim {self.latent_dim}")
         return self
 
+    @model_validator(mode="after")
+    def _only_targeted_mechanisms_have_targets(self) -> CausalModelSpec:
+        if self.mechanisms == "targeted":
+            return self
+        for key, value, without in (("targets", self.targets, "auto"), ("intervention", self.intervention, "cut")):
+            if value != without:
+                raise ValueError(
+                    f"{key}: {value} needs mechanisms: targeted, since {self.mechanisms} mechanisms know no targets; "
+                    f"leave {key} out, or set mechanisms: targeted"
+                )
+        return self
+
 
 class PerturbedVAESpec(CausalModelSpec):
     """PerturbedVAE: one snapshot under u, paired with a control."""

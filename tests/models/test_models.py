@@ -141,3 +141,11 @@ def test_draws_have_the_prior_moments():
 def test_impossible_models_are_refused_with_a_sentence(spec, shape, targets, words):
     with pytest.raises(ValueError, match=words):
         _model(spec, shape, targets)
+
+
+@pytest.mark.parametrize("mechanisms", ["free", "diagonal", "group_sparse"])
+@pytest.mark.parametrize("field", [{"targets": "known"}, {"targets": "learned"}, {"intervention": "soft"}])
+def test_targets_and_interventions_are_refused_where_mechanisms_know_none(mechanisms, field):
+    with pytest.raises(ValueError, match="needs mechanisms: targeted"):
+        PerturbedVAESpec(mechanisms=mechanisms, **field)
+    assert PerturbedVAESpec(mechanisms="targeted", **field)
