@@ -121,7 +121,7 @@ def follow(folder: StudyFolder, wanted: str, say: Callable[[str], None], every: 
             if row.state not in OPEN:
                 say(f"{row.state}{f': {row.reason}' if row.reason else ''}")
                 return
-            if view.driver is None and row.state != "running":
+            if view.driver is None and view.sent_off is None and row.state != "running":
                 say(f"{row.state}, and nobody drives {folder.name}; go on with: {folder.command('resume')}")
                 return
             time.sleep(every)

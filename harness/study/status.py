@@ -56,6 +56,8 @@ def driver_words(view: View) -> str:
     """Who drives the study, and when that was last seen."""
     if view.driver is not None:
         return f"driven by {_process(view.driver)}, last seen {_ago(view.driver.silence)}"
+    if view.sent_off is not None:
+        return f"to be driven by {view.sent_off}, which was sent off {_ago(view.time - view.sent_off.time)}"
     last = view.last_driver
     if last is None or last.pid < 0 or last.released or not view.open:
         return "not being driven"
@@ -128,7 +130,7 @@ def _grouped(state: str, rows: Sequence[Row]) -> list[str]:
 
 def what_next(view: View) -> list[str]:
     """Commands to go on with, while nobody drives."""
-    if view.driver is not None:
+    if view.driver is not None or view.sent_off is not None:
         return []
     unfinished = any(view.counts.get(state) for state in OPEN) or view.to_propose
     said = [f"go on with: {view.folder.command('resume')}"] if unfinished else []

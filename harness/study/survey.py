@@ -20,6 +20,7 @@ from harness.study.folder import StudyFolder, TrialFolder, TrialState
 from harness.study.launches import Launch, last_launch
 from harness.study.lease import is_held
 from harness.study.ownership import Owner, read_owner
+from harness.study.sent_off import Detached, waiting_driver
 from harness.study.trial_index import Entry, left_over, read_index
 
 #: What a trial is called that was dropped with ``harness cancel --cell``.
@@ -65,6 +66,7 @@ class View:
     launch : record of its last launch; None before the first.
     driver : who drives it now; None if nobody does.
     last_driver : who drove it last; None before the first.
+    sent_off : driver that was sent off and waits to begin, while nobody drives; None if none does.
     to_propose : most trials that its search still adds.
     left_over : trials of earlier launches that are no part of it any more.
     time : unix time of the look.
@@ -75,6 +77,7 @@ class View:
     launch: Launch | None
     driver: Owner | None
     last_driver: Owner | None
+    sent_off: Detached | None
     to_propose: int
     left_over: int
     time: float = field(default_factory=time.time)
@@ -173,13 +176,15 @@ class Survey:
         )
         searched = sum(entry.searched for entry in entries)
         held = read_owner(folder.lock)
+        driver = held if held is not None and is_held(held) else None
         searching = launch is not None and launch.to_search > 0
         return View(
             folder=folder,
             rows=rows,
             launch=launch,
-            driver=held if held is not None and is_held(held) else None,
+            driver=driver,
             last_driver=held,
+            sent_off=waiting_driver(folder) if driver is None else None,
             to_propose=max(0, launch.to_search - searched) if launch is not None else 0,
             left_over=0 if launch is None else len(left_over(there, launch.trials, index, searching=searching)),
         )

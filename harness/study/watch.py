@@ -80,7 +80,7 @@ def watch(
 
 def is_over(view: View) -> bool:
     """Whether nothing will happen any more: nobody drives, and no job that a dead driver left is running."""
-    return view.driver is None and not view.counts.get("running")
+    return view.driver is None and view.sent_off is None and not view.counts.get("running")
 
 
 # ----------------------------------------------------------------------------------------------- frames

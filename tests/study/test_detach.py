@@ -17,8 +17,9 @@ from harness.study.detach import DriverLeaves, as_job, write_down
 from harness.study.folder import StudyFolder
 from harness.study.lease import Lease
 from harness.study.load import load_study
-from harness.study.ownership import overwrite, read_owner, take, this_process
+from harness.study.ownership import overwrite, process_start, read_owner, take, this_process
 from harness.study.sent_off import Detached, end_sent_off, is_driven, keep, waiting_driver
+from harness.study.status import status
 
 
 def harness(*arguments, status=0):
@@ -158,7 +159,7 @@ def test_a_requeued_job_takes_over_from_its_own_start_on_a_lost_node_at_once(fol
 
 def test_a_requeued_job_waits_for_its_own_earlier_process_to_end(folder, monkeypatch):
     process = subprocess.Popen(["sleep", "600"])
-    started = detach.process_start(process.pid)
+    started = process_start(process.pid)
     held_by(folder.lock, pid=process.pid, started=started, job="12")
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
@@ -171,10 +172,24 @@ def test_a_requeued_job_waits_for_its_own_earlier_process_to_end(folder, monkeyp
         assert taken.epoch == 2
 
 
+def test_a_driver_that_was_sent_off_and_waits_is_told(folder, tiny_study):
+    shutil.copy(tiny_study, folder.study_file)
+    process = subprocess.Popen(["sleep", "600"])
+    started = process_start(process.pid)
+    sent = Detached("process", str(process.pid), this_process().host, started, time.time() - 5, "log")
+    keep(folder, sent)
+    try:
+        assert f"to be driven by {sent}, which was sent off 5 s ago" in status(folder)
+    finally:
+        process.kill()
+        process.wait()
+    assert "not being driven" in status(folder)
+
+
 def test_what_was_sent_off_is_found_while_it_lives(folder):
     assert waiting_driver(folder) is None
     process = subprocess.Popen(["sleep", "600"])
-    started = detach.process_start(process.pid)
+    started = process_start(process.pid)
     sent = Detached("process", str(process.pid), this_process().host, started, time.time(), "log")
     keep(folder, sent)
     try:
