@@ -28,7 +28,9 @@ class ModelSpec(Part):
     """Fields every latent model has."""
 
     latent_dim: int = Field(11, ge=1, le=4096, description="size of the latent space, d_v + d_i")
-    network: Literal["auto", "mlp", "conv"] = Field("auto", description="auto: conv for images without input_pca")
+    network: Literal["auto", "mlp", "conv", "resnet18"] = Field(
+        "auto", description="auto: conv for images without input_pca; resnet18: the large one, for a GPU"
+    )
     hidden: int = Field(128, ge=1, description="units of a hidden layer (mlp) or channels of the first (conv)")
     layers: int = Field(2, ge=1, le=16, description="hidden layers of encoder and decoder")
     input_pca: int | None = Field(None, ge=1, description="reduce inputs to this many principal components (mlp)")
@@ -40,7 +42,7 @@ class ModelSpec(Part):
 
     @model_validator(mode="after")
     def _pca_needs_mlp(self) -> ModelSpec:
-        if self.input_pca is not None and self.network == "conv":
+        if self.input_pca is not None and self.network in ("conv", "resnet18"):
             raise ValueError("input_pca needs network: mlp (a convolution has no pixels left to work on)")
         return self
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from harness.models.networks import ConvDecoder, ConvEncoder, InputTransform, LinearPlusMLP
+from harness.models.conv import ConvDecoder, ConvEncoder
+from harness.models.networks import InputTransform, LinearPlusMLP
+from harness.models.resnet import ResNetDecoder, ResNetEncoder
+
+#: Encoder and decoder of images, by the word a study file has for them.
+IMAGE_NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
+    "conv": (ConvEncoder, ConvDecoder),
+    "resnet18": (ResNetEncoder, ResNetDecoder),
+}
 
 
 class Loss(NamedTuple):
@@ -41,7 +50,7 @@ class Networks:
     hidden, layers
         Units of a hidden layer (or channels of the first convolution), and hidden layers.
     network
-        ``mlp``, ``conv`` or ``auto`` (conv for images that are not reduced by a PCA).
+        ``mlp``, ``conv``, ``resnet18`` or ``auto`` (conv for images that are not reduced by a PCA).
     input_pca, input_whiten
         Principal components kept of an input, or None; whether each is scaled to unit variance.
     likelihood_variance
@@ -79,13 +88,16 @@ class LatentModel(nn.Module, ABC):
         self.transform = InputTransform(shape, networks.input_pca, networks.input_whiten)
         seen = self.transform.input_shape
         kind, hidden, layers = networks.network, networks.hidden, networks.layers
-        if kind == "conv" and len(seen) != 3:
-            raise ValueError(f"network: conv needs images, but a frame has shape {tuple(shape)}; use network: mlp")
+        if kind in IMAGE_NETWORKS and len(seen) != 3:
+            raise ValueError(f"network: {kind} needs images, but a frame has shape {tuple(shape)}; use network: mlp")
+        if kind == "auto" and len(seen) == 3:
+            kind = "conv"
         self.encoder: nn.Module
         self.decoder: nn.Module
-        if kind == "conv" or (kind == "auto" and len(seen) == 3):
-            self.encoder = ConvEncoder(seen, hidden, features)
-            self.decoder = ConvDecoder(latent_dim, hidden, seen)
+        self.sees_images = kind in IMAGE_NETWORKS
+        if self.sees_images:
+            encoder, decoder = IMAGE_NETWORKS[kind]
+            self.encoder, self.decoder = encoder(seen, hidden, features), decoder(latent_dim, hidden, seen)
         else:
             flat = int(torch.tensor(seen).prod())
             self.encoder = nn.Sequential(nn.Flatten(), LinearPlusMLP(flat, hidden, features, layers))

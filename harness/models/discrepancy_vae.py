@@ -24,7 +24,6 @@ from torch.nn.functional import softplus
 
 from harness.models.base import LatentModel, Latents, Loss, Networks
 from harness.models.gaussian import Gaussian, kl_to_centred
-from harness.models.networks import ConvEncoder
 
 #: Gaussian kernels of the discrepancy; the widths double from σ/32 on.
 KERNELS = 10
@@ -88,7 +87,7 @@ class DiscrepancyVAE(LatentModel):
     ) -> None:
         super().__init__(shape, networks, latent_dim=latent_dim, features=2 * latent_dim)
         hidden, seen = networks.hidden, self.transform.input_shape
-        if not isinstance(self.encoder, ConvEncoder):
+        if not self.sees_images:
             flat = math.prod(seen)
             self.encoder = nn.Sequential(nn.Flatten(), _plain(flat, hidden, 2 * latent_dim, networks.layers))
             self.decoder = nn.Sequential(_plain(latent_dim, hidden, flat, networks.layers), nn.Unflatten(1, seen))

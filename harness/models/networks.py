@@ -1,4 +1,4 @@
-"""Encoders and decoders, for vectors (mlp) and images (conv), and what is done to inputs before them."""
+"""Networks for vectors, and what is done to inputs before any network."""
 
 from __future__ import annotations
 
@@ -28,82 +28,6 @@ class LinearPlusMLP(nn.Module):
         """(n, inputs) to (n, outputs)."""
         out: Tensor = self.skip(x) + self.body(x)
         return out
-
-
-class ConvEncoder(nn.Module):
-    """Strided convolutions down to 4×4 (or fewer) pixels, then a linear head.
-
-    Parameters
-    ----------
-    shape
-        (channels, height, width).
-    hidden
-        Channels of the first convolution; they double up to four times that.
-    outputs
-        Size of the output vector.
-    """
-
-    def __init__(self, shape: tuple[int, ...], hidden: int, outputs: int) -> None:
-        super().__init__()
-        stages = conv_stages(shape[1:])
-        channels = [shape[0], *[min(hidden * 2**k, hidden * 4) for k in range(stages)]]
-        blocks: list[nn.Module] = []
-        for before, after in zip(channels[:-1], channels[1:], strict=True):
-            blocks += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        self.body = nn.Sequential(*blocks, nn.Flatten())
-        with torch.no_grad():
-            size = self.body(torch.zeros(1, *shape)).shape[1]
-        self.head = nn.Linear(size, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, height, width) to (n, outputs)."""
-        out: Tensor = self.head(self.body(x))
-        return out
-
-
-class ConvDecoder(nn.Module):
-    """Mirror of `ConvEncoder`: a linear map to a coarse grid, then upsampling convolutions.
-
-    Parameters
-    ----------
-    inputs
-        Size of the latent vector.
-    hidden
-        Channels of the last but one layer.
-    shape
-        (channels, height, width) of the output.
-    """
-
-    def __init__(self, inputs: int, hidden: int, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        stages = conv_stages(shape[1:])
-        sizes = [shape[1:]]
-        for _ in range(stages):
-            sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))
-        channels = [min(hidden * 2**k, hidden * 4) for k in range(stages)]
-        self.start = (channels[-1] if channels else hidden, *sizes[-1])
-        self.expand = nn.Linear(inputs, self.start[0] * self.start[1] * self.start[2])
-        blocks: list[nn.Module] = []
-        width = self.start[0]
-        for k in range(stages - 1, -1, -1):
-            after = channels[max(k - 1, 0)]
-            blocks += [nn.Upsample(size=sizes[k], mode="nearest"), nn.Conv2d(width, after, 3, padding=1)]
-            blocks += [nn.LeakyReLU(0.2)]
-            width = after
-        self.body = nn.Sequential(*blocks, nn.Conv2d(width, shape[0], 3, padding=1))
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """(n, inputs) to (n, channels, height, width)."""
-        out: Tensor = self.body(self.expand(latents).unflatten(1, self.start))
-        return out
-
-
-def conv_stages(size: tuple[int, ...]) -> int:
-    """How many halvings bring the smaller side to 4 pixels or fewer."""
-    stages, side = 0, min(size)
-    while side > 4:
-        side, stages = (side + 1) // 2, stages + 1
-    return stages
 
 
 class InputTransform(nn.Module):

@@ -5,7 +5,9 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from harness.models.networks import ConvDecoder, ConvEncoder, InputTransform, principal_components
+from harness.models.conv import ConvDecoder, ConvEncoder, patch_side
+from harness.models.networks import InputTransform, principal_components
+from harness.models.resnet import ResNetDecoder, ResNetEncoder
 
 
 def _generator():
@@ -65,9 +67,34 @@ def test_byte_images_are_scaled_to_one():
     torch.testing.assert_close(restored, images.float() / 255)
 
 
-@pytest.mark.parametrize("size", [(8, 8), (32, 32), (33, 20), (64, 64)])
-def test_convolutions_mirror_each_other(size):
-    encoder, decoder = ConvEncoder((3, *size), 4, 7), ConvDecoder(7, 4, (3, *size))
-    code = encoder(torch.zeros(2, 3, *size))
+@pytest.mark.parametrize("networks", [(ConvEncoder, ConvDecoder), (ResNetEncoder, ResNetDecoder)])
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (33, 20), (64, 64), (135, 128)])
+def test_image_networks_mirror_each_other(networks, size):
+    encoder, decoder = networks[0]((3, *size), 4, 7), networks[1](7, 4, (3, *size))
+    code = encoder(torch.randn(2, 3, *size))
     assert code.shape == (2, 7)
     assert decoder(code).shape == (2, 3, *size)
+
+
+@pytest.mark.parametrize(("side", "patch"), [(8, 1), (31, 1), (32, 2), (64, 4), (224, 8), (256, 16)])
+def test_patches_leave_sixteen_along_a_side(side, patch):
+    assert patch_side((side, side + 5)) == patch
+
+
+@pytest.mark.parametrize("encoder", [ConvEncoder, ResNetEncoder])
+def test_every_pixel_reaches_the_code(encoder):
+    images = torch.randn(1, 3, 33, 40, requires_grad=True)
+    encoder((3, 33, 40), 8, 5)(images).square().sum().backward()
+    assert (images.grad != 0).all()
+
+
+def test_the_residual_encoder_is_as_deep_as_the_original():
+    layers = [part for part in ResNetEncoder((3, 64, 64), 8, 5).modules() if isinstance(part, torch.nn.Conv2d)]
+    assert len([part for part in layers if part.kernel_size != (1, 1)]) == 17  # and one dense layer make 18
+
+
+def test_the_residual_encoder_tells_left_from_right():
+    image = torch.zeros(2, 3, 64, 64)
+    image[0, :, 28:36, 8:16] = image[1, :, 28:36, 48:56] = 1.0
+    codes = ResNetEncoder((3, 64, 64), 8, 5)(image)
+    assert not torch.allclose(codes[0], codes[1], rtol=0.01)
