@@ -160,3 +160,10 @@ class LatentModel(nn.Module, ABC):
     def learned_graph(self) -> Tensor | None:
         """Learned control graph L_vv, (d_v, d_v), or None where the model has none."""
         return None
+
+    def predict_latents(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Latents | None:
+        """Latents of the cells that `predict` gives, drawn with them; None where a model predicts none.
+
+        Parameters are those of `predict`.
+        """
+        return None

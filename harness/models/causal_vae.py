@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harness.models.base import LatentModel, Loss, Networks
+from harness.models.base import LatentModel, Latents, Loss, Networks
 from harness.models.gaussian import mmd, negative_log_likelihood
 from harness.models.mechanisms import FamilyOptions, build_family
 from harness.models.moments import Context
@@ -209,7 +209,14 @@ class CausalVAE(LatentModel):
         # the mean of ‖a − b‖² over pairs of frames is 2/(T − 1) times the sum of squares around their mean
         return (means - means.mean(0)).square().sum((0, 2)).mean() * 2.0 / (len(aligned) - 1)
 
-    # -- shared by predictions ---------------------------------------------------------------------------
+    # -- predictions --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def predict_latents(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Latents:
+        """z_v and z_i of the cells that `predict` gives."""
+
+    def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        return self.to_frames(*self.predict_latents(control, u, steps, generator))
 
     def to_frames(self, latents: Tensor, invariant: Tensor) -> Tensor:
         """Frames in the data's units for z_v and z_i."""

@@ -80,7 +80,7 @@ class CiteVAE(CausalVAE):
         assert latents is not None
         return Latents(latents, invariant.mean)
 
-    def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    def predict_latents(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Latents:
         start = torch.zeros_like(u)
         features, invariant = self.infer(control, start)
         shared = torch.randn(invariant.mean.shape, generator=generator, device=control.device)
@@ -90,4 +90,4 @@ class CiteVAE(CausalVAE):
         mechanism = self.mechanisms(u)
         for _ in range(steps):
             latents = self.draw_latents(mechanism, z_i, latents, generator)
-        return self.to_frames(latents, z_i)
+        return Latents(latents, z_i)

@@ -55,8 +55,8 @@ class PerturbedVAE(CausalVAE):
         latents = self.posterior.latents(responsive.mean, invariant.mean, self.mechanisms(u), None)
         return Latents(latents, invariant.mean)
 
-    def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    def predict_latents(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Latents:
         _, invariant = self.infer(control, torch.zeros_like(u))
         normals = torch.randn(invariant.mean.shape, generator=generator, device=control.device)
         z_i = invariant.mean + apply(invariant.factor, normals)
-        return self.to_frames(self.draw_latents(self.mechanisms(u), z_i, None, generator), z_i)
+        return Latents(self.draw_latents(self.mechanisms(u), z_i, None, generator), z_i)

@@ -71,6 +71,7 @@ OOD = (
     Column("pearson_delta", "Pearson Δ", "higher"),
     Column("r2", "R² of mean", "higher"),
     Column("energy_distance", "energy dist.", "lower", None),
+    Column("latent_rmse", "latents' RMSE", "lower"),
 )
 VALIDATION = Column("validation/loss", "validation loss", "lower", None)
 
