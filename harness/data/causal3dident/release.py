@@ -7,8 +7,10 @@ c = 0..6, ``i`` zero-padded to ceil(log10 N_c) digits. N_c is taken from the arr
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.data.causal3dident.nearest import nearest
 from harness.data.causal3dident.scene import COLUMNS
 from harness.data.causal3dident.shapes import CLASS_NAMES
 from harness.errors import UserError
@@ -23,6 +26,12 @@ from harness.errors import UserError
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 SETS = ("trainset", "testset")
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Bytes of the smallest PNG file.
+_SMALLEST = 67
+#: Colours that become 8-bit RGB without loss; a fourth channel is dropped.
+_MODES = ("RGB", "RGBA", "L", "P")
 
 
 @dataclass(frozen=True)
@@ -33,15 +42,22 @@ class ClassImages:
     ----------
     latents : (N, 10) in [-1, 1].
     folder : of the images.
+    digest : sixteen hex digits of the latents and of the images' sizes in bytes.
     """
 
     latents: Floats
     folder: Path
+    digest: str
 
     def image_path(self, row: int) -> Path:
         """File of image ``row``."""
-        digits = max(1, math.ceil(math.log10(len(self.latents)))) if len(self.latents) > 1 else 1
-        return self.folder / f"{row:0{digits}d}.png"
+        return self.folder / image_name(row, len(self.latents))
+
+
+def image_name(row: int, count: int) -> str:
+    """File name of image ``row`` of ``count``: zero-padded to ceil(log10 count) digits."""
+    digits = max(1, math.ceil(math.log10(count)))
+    return f"{row:0{digits}d}.png"
 
 
 def read_class(root: Path, which: str, class_id: int) -> ClassImages:
@@ -62,12 +78,12 @@ def read_class(root: Path, which: str, class_id: int) -> ClassImages:
                 f"{needed}: not there; the release needs it for {name}: add it, or leave the class out of data.classes"
             )
     latents = _read_latents(path)
-    images = _count_images(folder)[0]
-    if images != len(latents):
-        raise UserError(
-            f"{folder}: holds {images:,} images but {path.name} has {len(latents):,} rows; unpack the release again"
-        )
-    return ClassImages(latents, folder)
+    sizes = _sizes(folder)
+    names = [image_name(row, len(latents)) for row in range(len(latents))]
+    _check_images(folder, sizes, names, path)
+    content = hashlib.sha256(np.ascontiguousarray(latents).tobytes())
+    content.update(np.array([sizes[name] for name in names]).tobytes())
+    return ClassImages(latents, folder, content.hexdigest()[:16])
 
 
 def _read_latents(path: Path) -> Floats:
@@ -89,18 +105,34 @@ def _read_latents(path: Path) -> Floats:
     return np.clip(latents.astype(np.float64), -1.0, 1.0)
 
 
-def _count_images(folder: Path) -> tuple[int, int]:
-    """Number of PNG files in a folder, and their bytes."""
-    count = size = 0
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each PNG file of a folder."""
     with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(".png"):
-                count, size = count + 1, size + entry.stat().st_size
-    return count, size
+        return {entry.name: entry.stat().st_size for entry in entries if entry.name.endswith(".png")}
+
+
+def _check_images(folder: Path, sizes: dict[str, int], names: Sequence[str], latents: Path) -> None:
+    """Refuse images that are not those of the latents, as far as it shows without reading all of them."""
+    missing = [row for row, name in enumerate(names) if name not in sizes]
+    if missing:
+        more = f", and {len(missing) - 1:,} others" if len(missing) > 1 else ""
+        raise UserError(
+            f"{folder}: image {missing[0]} ({names[missing[0]]}) is missing{more}, though {latents.name} has "
+            f"{len(names):,} rows; unpack the release again"
+        )
+    if len(sizes) > len(names):
+        raise UserError(
+            f"{folder}: holds {len(sizes):,} images but {latents.name} has {len(names):,} rows; "
+            "unpack the release again"
+        )
+    for name in names:
+        if sizes[name] < _SMALLEST:
+            raise UserError(f"{folder / name}: is not a readable PNG image; unpack the release again")
+    read_image(folder / names[0], 8)
 
 
 def release_digest(root: Path, classes: Sequence[int]) -> str:
-    """Sixteen hex digits of the latents' content and of the number and bytes of the images of ``classes``.
+    """Sixteen hex digits of the latents' content and of the images' sizes in bytes, of ``classes``.
 
     The images themselves are not read (the release holds tens of gigabytes): a changed image of equal size goes
     unnoticed.
@@ -110,13 +142,9 @@ def release_digest(root: Path, classes: Sequence[int]) -> str:
     UserError
         As `read_class`.
     """
-    content = hashlib.sha256()
-    for which in SETS:
-        for class_id in sorted(set(classes)):
-            stored = read_class(root, which, class_id)
-            content.update(f"{which} {class_id} {_count_images(stored.folder)}".encode())
-            content.update(np.ascontiguousarray(stored.latents).tobytes())
-    return content.hexdigest()[:16]
+    chosen = [(which, class_id) for which in SETS for class_id in sorted(set(classes))]
+    content = "".join(f"{which} {class_id} {read_class(root, which, class_id).digest};" for which, class_id in chosen)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -146,18 +174,15 @@ class Pool:
         latents : (k, 10) of the images served.
         distances : (k,) Euclidean, in latent units (each latent spans 2).
         """
-        from sklearn.neighbors import NearestNeighbors
-
         rows = np.zeros(len(classes), dtype=np.int64)
         latents, distances = np.zeros_like(wanted), np.zeros(len(classes))
         for class_id in np.unique(classes).tolist():
             asking = np.flatnonzero(classes == class_id)
             members = self.rows[class_id]
             stored = self.sets[class_id].latents
-            near = NearestNeighbors(n_neighbors=1).fit(stored[members])
-            distance, place = near.kneighbors(wanted[asking])
-            rows[asking] = members[place[:, 0]]
-            latents[asking], distances[asking] = stored[rows[asking]], distance[:, 0]
+            place, distances[asking] = nearest(stored[members], wanted[asking])
+            rows[asking] = members[place]
+            latents[asking] = stored[rows[asking]]
         return rows, latents, distances
 
 
@@ -204,21 +229,46 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
     Raises
     ------
     UserError
-        If the file is missing or not an image.
+        If the file is missing, not a whole PNG image, or not square.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        content = path.read_bytes()
+        _check_chunks(content)
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            if image.width != image.height:
+                raise UserError(f"{path}: is {image.width} x {image.height} pixels; images of the release are square")
+            if image.mode not in _MODES:
+                raise UserError(f"{path}: has colours of mode {image.mode}; images of the release are 8-bit RGB")
             rgb = image.convert("RGB")
-            if rgb.size != (size, size):
-                rgb = rgb.resize(
-                    (size, size), Image.Resampling.BOX if min(rgb.size) > size else Image.Resampling.BICUBIC
-                )
-            return np.ascontiguousarray(np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1))
     except FileNotFoundError as error:
         raise UserError(
             f"{path}: not there, though its folder has as many images as latents; unpack it again"
         ) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: is not a readable PNG image; unpack the release again") from error
+    if rgb.width != size:
+        how = Image.Resampling.BOX if rgb.width > size else Image.Resampling.BICUBIC
+        rgb = rgb.resize((size, size), how)
+    return np.ascontiguousarray(np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def _check_chunks(content: bytes) -> None:
+    """Compare every chunk of a PNG file with its checksum, since a decoder reads no further than the pixels.
+
+    Raises
+    ------
+    ValueError
+        If one differs, or the file ends early.
+    """
+    if not content.startswith(_SIGNATURE):
+        raise ValueError("no PNG signature")
+    place, kind = len(_SIGNATURE), b""
+    view = memoryview(content)
+    while kind != b"IEND":
+        length, kind = int.from_bytes(view[place : place + 4], "big"), bytes(view[place + 4 : place + 8])
+        end = place + 8 + length
+        if end + 4 > len(content) or zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise ValueError("a chunk is damaged")
+        place = end + 4

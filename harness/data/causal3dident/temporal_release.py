@@ -9,7 +9,6 @@ and ``interventions``. ``raw_latents`` has all 12 columns, or the first 10, whic
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,28 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.data.causal3dident import scene
 from harness.data.causal3dident.npz_array import image_header, opened, read_images, read_member
-from harness.data.digest import file_digest
 from harness.errors import UserError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-#: Columns of the latents; where a static latent (``scene.COLUMNS``) means the same, it has the same name.
-COLUMNS = (
-    "x",
-    "y",
-    "z",
-    "alpha",
-    "beta",
-    "gamma",
-    "spotlight",
-    "hue_object",
-    "hue_spotlight",
-    "hue_background",
-    "shape",
-    "material",
-)
+#: Columns of the latents: those of a scene (a rotation's angles are alpha, beta, gamma in the published table) and ids.
+COLUMNS = (*scene.COLUMNS, "shape", "material")
 PERIODIC = COLUMNS[3:10]
 #: Shapes by id, which is not the class of the static release.
 SHAPE_NAMES = ("teapot", "armadillo", "hare", "cow", "dragon", "head", "horse")
@@ -120,20 +106,6 @@ def stored(root: Path) -> tuple[str, ...]:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; name the unpacked temporal release of Causal3DIdent")
     return tuple(name for name in (*SEQUENCES, *TRIPLETS) if _file(root, name).is_file())
-
-
-def temporal_digest(root: Path) -> str:
-    """Sixteen hex digits of the content of the sequences that a folder has.
-
-    Raises
-    ------
-    UserError
-        If the folder is not there, or has no ``train.npz``.
-    """
-    names = [name for name in stored(root) if name in SEQUENCES]
-    _present(root, "train")
-    content = "".join(f"{name}:{file_digest(_file(root, name))};" for name in names)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def read_sequences(root: Path, which: str, cache_dir: Path | None) -> Sequences:

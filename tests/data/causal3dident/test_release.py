@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.data.causal3dident.nearest import by_sklearn, nearest
 from harness.data.causal3dident.release import make_pools, read_class, read_image, release_digest
 from harness.errors import UserError
 
@@ -98,6 +99,21 @@ def remove_one_image(root):
     (root / "trainset" / "images_4" / "07.png").unlink()
 
 
+def misname_images(root):
+    for row in range(10):
+        path = root / "trainset" / "images_4" / f"{row:02d}.png"
+        path.rename(path.with_name(f"{row}.png"))
+
+
+def empty_one_image(root):
+    (root / "trainset" / "images_4" / "07.png").write_bytes(b"")
+
+
+def replace_first(root, kind, size=(12, 12)):
+    Image.new("RGB", size).save(root / "testset" / "images_4" / "0.png", kind)
+    Image.new("RGB", size).save(root / "trainset" / "images_4" / "00.png", kind)
+
+
 def change_latents(change):
     def damage(root):
         path = root / "trainset" / "raw_latents_4.npy"
@@ -125,7 +141,11 @@ def cut_latents(root):
         (remove_latents, r"raw_latents_4\.npy: not there.*class 4 \(armadillo\)"),
         (remove_images, r"images_4: not there.*class 4"),
         (remove_set, r"testset: not there"),
-        (remove_one_image, r"images_4: holds 29 images but raw_latents_4\.npy has 30 rows"),
+        (remove_one_image, r"images_4: image 7 \(07\.png\) is missing, though raw_latents_4\.npy has 30 rows"),
+        (misname_images, r"images_4: image 0 \(00\.png\) is missing, and 9 others, though"),
+        (empty_one_image, r"images_4/07\.png: is not a readable PNG"),
+        (lambda root: replace_first(root, "JPEG"), r"images_4/00\.png: is not a readable PNG"),
+        (lambda root: replace_first(root, "PNG", (9, 8)), r"images_4/00\.png: is 9 x 8 pixels"),
         (change_latents(lambda latents: latents[:-2]), r"holds 30 images but raw_latents_4\.npy has 28 rows"),
         (change_latents(put(1.5)), r"row 3, column 7 \(hue_object\) is 1\.5.*\[-1, 1\]"),
         (change_latents(put(np.nan)), r"row 3, column 7 \(hue_object\) is nan"),
@@ -150,12 +170,40 @@ def test_a_damaged_class_that_is_not_asked_for_does_not_matter(release):
     assert set(make_pools(release, (0,), 0.2, np.random.default_rng(0))["train"].sets) == {0}
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", "half"])
-def test_a_broken_image_is_refused_by_name(release, content):
+def flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"",
+        lambda content: b"not an image",
+        lambda content: content[:200],
+        lambda content: content[:-12],
+        *[lambda content, place=place: flipped(content, place) for place in (20, 60, -20, -14)],
+    ],
+)
+def test_a_broken_image_is_refused_by_name(release, change):
     path = release / "trainset" / "images_4" / "07.png"
-    path.write_bytes(path.read_bytes()[:200] if content == "half" else content)
+    path.write_bytes(change(path.read_bytes()))
     with pytest.raises(UserError, match=r"07\.png: is not a readable PNG"):
         read_image(path, 12)
+
+
+def test_an_image_that_is_not_square_or_not_8_bit_is_refused_by_name(tmp_path):
+    Image.new("RGB", (8, 9)).save(tmp_path / "0.png")
+    Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(tmp_path / "1.png")
+    with pytest.raises(UserError, match=r"0\.png: is 8 x 9 pixels; images of the release are square"):
+        read_image(tmp_path / "0.png", 8)
+    with pytest.raises(UserError, match=r"1\.png: has colours of mode I"):
+        read_image(tmp_path / "1.png", 8)
+
+
+def test_a_fourth_channel_is_dropped(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "0.png", 8), pixels[..., :3].transpose(2, 0, 1))
 
 
 def test_a_misnamed_image_is_refused_by_name(release):
@@ -165,9 +213,48 @@ def test_a_misnamed_image_is_refused_by_name(release):
         read_image(path, 12)
 
 
+def test_a_class_has_its_own_digest(written):
+    digests = {read_class(written, which, class_id).digest for which, class_id in COUNTS}
+    assert len(digests) == len(COUNTS)
+
+
 def test_the_digest_follows_the_content_and_not_the_place(written, release):
     digest = release_digest(written, (0, 4))
     assert release_digest(release, (4, 0)) == digest
     assert release_digest(release, (0,)) != digest
     change_latents(put(0.123))(release)
     assert release_digest(release, (0, 4)) != digest
+
+
+def test_the_digest_follows_the_size_of_each_image(release):
+    digest = release_digest(release, (0, 4))
+    first, second = (release / "trainset" / "images_4" / name for name in ("03.png", "08.png"))
+    contents = [first.read_bytes(), second.read_bytes() + b"more"]
+    second.write_bytes(contents[1])
+    longer = release_digest(release, (0, 4))
+    first.write_bytes(contents[1])
+    second.write_bytes(contents[0])
+    assert len({digest, longer, release_digest(release, (0, 4))}) == 3
+
+
+# ----------------------------------------------------------------------------------------- nearest
+
+
+def test_faiss_and_scikit_learn_serve_the_same_images():
+    pytest.importorskip("faiss", reason="faiss is not installed; scikit-learn serves")
+    random = np.random.default_rng(0)
+    stored, wanted = random.uniform(-1, 1, (3000, 10)), random.uniform(-1, 1, (500, 10))
+    stored[1000:1500] = stored[:500] + 1e-9  # closer together than single precision tells
+    wanted[:100] = stored[:100]
+    for first, second in zip(nearest(stored, wanted), by_sklearn(stored, wanted), strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 3, 400])
+def test_the_nearest_is_the_nearest(count):
+    random = np.random.default_rng(1)
+    stored, wanted = random.uniform(-1, 1, (count, 10)), random.uniform(-1, 1, (50, 10))
+    rows, distances = nearest(stored, wanted)
+    away = np.linalg.norm(stored[None] - wanted[:, None], axis=2)
+    np.testing.assert_array_equal(rows, away.argmin(axis=1))
+    np.testing.assert_allclose(distances, away.min(axis=1))
