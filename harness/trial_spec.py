@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.data_spec import AnyDataSpec
 from harness.model_spec import AnyModelSpec
@@ -47,6 +47,10 @@ class TrainSpec(Part):
     keep: Literal["best", "all", "none"] = Field("best", description="weights kept once a trial ends")
 
 
+#: Fewest test cells on which ``published_r2`` can be taken: those it fits and one batch of those it scores.
+PUBLISHED_R2_CELLS = 12_288
+
+
 class EvaluateSpec(Part):
     """Which scores are taken at the end."""
 
@@ -57,6 +61,16 @@ class EvaluateSpec(Part):
         300, ge=0, description="steps of the search for rotated latents that fit equally well; 0: no search"
     )
     cells: int = Field(500, ge=2, description="most cells of a condition in the OOD scores")
+    published_r2: bool = Field(
+        False,
+        description="R² at the published sizes too: fitted on 10,240 test cells, scored on 20,480 others; minutes",
+    )
+
+    @model_validator(mode="after")
+    def _published_scores_are_wanted(self) -> EvaluateSpec:
+        if self.published_r2 and not self.identifiability:
+            raise ValueError("published_r2 is a score of identifiability; leave it out, or set identifiability: true")
+        return self
 
 
 class TrialSpec(Part):

@@ -7,16 +7,17 @@ latents is refused, because a diverged encoder has no score.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 
+from harness.evaluation.factors import Halves, cos_sin, factors_of, random_halves
 from harness.evaluation.regression import kernel_r2, linear_r2
-from harness.evaluation.scores import Array, Index, Mask, Scores, as_matrix, is_constant
+from harness.evaluation.scores import Array, Mask, Scores, as_matrix, is_constant
 
 #: Most rows in the fitting and in the scoring half of a kernel regression: its cost grows with their cube.
 KERNEL_ROWS = 512
@@ -24,23 +25,26 @@ KERNEL_ROWS = 512
 SHUFFLES = 20
 #: A learned latent is active if its sd exceeds this share of the largest sd in its block.
 ACTIVE = 0.01
+#: Scores of a single true latent.
+FACTOR_SCORES = ("r2", "r2_linear", "leakage", "pearson", "spearman")
 #: Fewest rows scored: each half must hold the three folds of the kernel search.
 FEWEST_ROWS = 12
 
-Halves = tuple[Index, Index]
 Regression = Callable[[Array, Sequence[Array], Array, Sequence[Array]], list[float]]
 
 
 @dataclass(frozen=True)
 class IdentifiabilityScores(Scores):
-    """Scores, and which learned responsive latent was matched to each true one.
+    """Scores, which learned responsive latent was matched to each true one, and the scores of each true latent.
 
     Attributes
     ----------
     assignment : for each true responsive latent the index of its learned one, −1 where there was none left.
+    factors : name of a true latent -> its scores; empty where the latents have no names.
     """
 
     assignment: tuple[int, ...] = ()
+    factors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def identifiability_scores(
@@ -63,7 +67,7 @@ def identifiability_scores(
     true_responsive, true_invariant
         (n, d_v) and (n, d_i) true latents of the same cells; periodic ones in radians.
     responsive_names, invariant_names
-        Names of the true columns; needed only where some are periodic.
+        Names of the true columns; needed where some are periodic, and for ``factors``.
     periodic
         Names of true latents that are angles; unknown names are refused.
     seed
@@ -101,6 +105,18 @@ def identifiability_scores(
         the learned *responsive* block, by the same kernel ridge. Neither need be 0 in a perfect model: where the
         truth has edges from invariant to responsive latents, each true block predicts something of the other.
 
+    Each true latent with a name has these in ``factors``:
+
+    r2, r2_linear
+        Its term in the means ``r2_responsive`` (or ``r2_invariant``) and ``r2_linear`` (or ``r2_invariant_linear``):
+        R² from the learned block of its own kind.
+    leakage
+        Its term in ``leakage`` (or ``leakage_invariant``): R² from the other block.
+    pearson, spearman
+        |Correlation| with the learned latent of its own kind matched to it, as in ``mcc`` and ``mcc_spearman``; 0 where
+        there was none left. Of invariant latents theory identifies the block alone: these say whether single ones
+        were found all the same.
+
     Raises
     ------
     NonFiniteError
@@ -122,23 +138,41 @@ def identifiability_scores(
         *_constant_warnings(true_v, responsive_names, "responsive"),
         *_constant_warnings(true_i, invariant_names, "invariant"),
     ]
-    halves = _halves(len(true_v), seed)
-    matched = _Matching(learned_v, true_v, circular_v, halves)
-    ranked = _Matching(learned_v, true_v, circular_v, halves, ranked=True)
+    halves = random_halves(len(true_v), seed)
+    blocks = (learned_v, true_v, circular_v), (learned_i, true_i, circular_i)
+    matched, matched_i = (_Matching(*block, halves) for block in blocks)
+    ranked, ranked_i = (_Matching(*block, halves, ranked=True) for block in blocks)
+    factors_v, factors_i = factors_of(true_v, circular_v), factors_of(true_i, circular_i)
+    some = halves[0][:KERNEL_ROWS], halves[1][:KERNEL_ROWS]
+    (linear_v,) = _each_r2(linear_r2, learned_v, [factors_v], halves)
+    (linear_i,) = _each_r2(linear_r2, learned_i, [factors_i], halves)
+    # both kinds of factor at once: they share the kernel's factorisations
+    kernel_v, across_i = _each_r2(kernel_r2, learned_v, [factors_v, factors_i], some)
+    across_v, kernel_i = _each_r2(kernel_r2, learned_i, [factors_v, factors_i], some)
     values = {
         "mcc": matched.total / true_v.shape[1],
         "mcc_spearman": ranked.total / true_v.shape[1],
         "mcc_active": matched.total / max(true_v.shape[1], _active(learned_v)),
         "mcc_shuffled": _shuffled(learned_v, true_v, circular_v, halves),
+        "r2_linear": float(np.mean(linear_v)),
+        "r2_invariant_linear": float(np.mean(linear_i)),
+        "r2_responsive": float(np.mean(kernel_v)),
+        "leakage_invariant": float(np.mean(across_i)),
+        "leakage": float(np.mean(across_v)),
+        "r2_invariant": float(np.mean(kernel_i)),
     }
-    factors_v, factors_i = _factors(true_v, circular_v), _factors(true_i, circular_i)
-    some = halves[0][:KERNEL_ROWS], halves[1][:KERNEL_ROWS]
-    values["r2_linear"] = _mean_r2(linear_r2, learned_v, [factors_v], halves)[0]
-    values["r2_invariant_linear"] = _mean_r2(linear_r2, learned_i, [factors_i], halves)[0]
-    # both kinds of factor at once: they share the kernel's factorisations
-    values["r2_responsive"], values["leakage_invariant"] = _mean_r2(kernel_r2, learned_v, [factors_v, factors_i], some)
-    values["leakage"], values["r2_invariant"] = _mean_r2(kernel_r2, learned_i, [factors_v, factors_i], some)
-    return IdentifiabilityScores(values, tuple(warnings), matched.assignment)
+    factors = _by_name(responsive_names, kernel_v, linear_v, across_v, matched.each, ranked.each)
+    factors |= _by_name(invariant_names, kernel_i, linear_i, across_i, matched_i.each, ranked_i.each)
+    return IdentifiabilityScores(values, tuple(warnings), matched.assignment, factors)
+
+
+def _by_name(names: Sequence[str], *scores: Sequence[float]) -> dict[str, dict[str, float]]:
+    """Scores of each named latent, each given as one number a latent, in the order of `FACTOR_SCORES`."""
+    each = zip(*scores, strict=True)
+    return {
+        name: {score: float(value) for score, value in zip(FACTOR_SCORES, its, strict=True)}
+        for name, its in zip(names, each, strict=False)  # no names, no latents
+    }
 
 
 def mcc(learned: ArrayLike, true: ArrayLike, *, periodic: Sequence[bool] = (), seed: int) -> float:
@@ -163,11 +197,11 @@ def mcc(learned: ArrayLike, true: ArrayLike, *, periodic: Sequence[bool] = (), s
     circular = np.asarray(periodic, dtype=bool) if len(periodic) else np.zeros(theirs.shape[1], dtype=bool)
     if len(circular) != theirs.shape[1]:
         raise ValueError(f"{len(circular)} periodic flags for {theirs.shape[1]} true latents")
-    return float(_Matching(ours, theirs, circular, _halves(len(theirs), seed)).total / theirs.shape[1])
+    return float(_Matching(ours, theirs, circular, random_halves(len(theirs), seed)).total / theirs.shape[1])
 
 
 class _Matching:
-    """Hungarian matching on one half, |correlations| on the other."""
+    """Hungarian matching on one half, |correlations| on the other: of each true latent, and their sum."""
 
     def __init__(self, learned: Array, true: Array, circular: Mask, halves: Halves, *, ranked: bool = False) -> None:
         ours, theirs = [learned[half] for half in halves], [true[half] for half in halves]
@@ -179,6 +213,9 @@ class _Matching:
         assignment = np.full(true.shape[1], -1)
         assignment[rows] = columns
         self.assignment: tuple[int, ...] = tuple(int(a) for a in assignment)
+        self.each = [0.0] * true.shape[1]
+        for row, column in zip(rows, columns, strict=True):
+            self.each[row] = float(scored[row, column])
         self.total = float(scored[rows, columns].sum())
 
 
@@ -189,7 +226,7 @@ def _correlations(
     fitted = np.abs(_unit(true_fit).T @ _unit(learned_fit))
     scored = np.abs(_unit(true_score).T @ _unit(learned_score))
     for k in np.flatnonzero(circular):
-        pair, held_out = _cos_sin(true_fit[:, k]), _cos_sin(true_score[:, k])
+        pair, held_out = cos_sin(true_fit[:, k]), cos_sin(true_score[:, k])
         centre = pair.mean(axis=0)
         weights = np.linalg.lstsq(pair - centre, learned_fit - learned_fit.mean(axis=0), rcond=None)[0]
         fitted[k] = np.abs((_unit((pair - centre) @ weights) * _unit(learned_fit)).sum(axis=0))
@@ -205,15 +242,6 @@ def _unit(values: Array) -> Array:
     return np.where(flat, 0.0, centred / np.where(flat, 1.0, length))
 
 
-def _cos_sin(angle: Array) -> Array:
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
-
-
-def _factors(true: Array, circular: Mask) -> list[Array]:
-    """One (n, 1) array a factor, (n, 2) for a periodic one."""
-    return [_cos_sin(true[:, k]) if circular[k] else true[:, k : k + 1] for k in range(true.shape[1])]
-
-
 def _ranks(values: Array, circular: Mask) -> Array:
     """Columns replaced by their ranks, except angles: an angle has no order."""
     if values.shape[1] == 0:
@@ -227,18 +255,16 @@ def _shuffled(learned: Array, true: Array, circular: Mask, halves: Halves) -> fl
     return float(np.mean(totals) / true.shape[1])
 
 
-def _mean_r2(regression: Regression, learned: Array, blocks: Sequence[list[Array]], halves: Halves) -> list[float]:
-    """Mean R² over the factors of each block; 0 for a block without factors, or where nothing was learned."""
+def _each_r2(
+    regression: Regression, learned: Array, blocks: Sequence[list[Array]], halves: Halves
+) -> list[list[float]]:
+    """R² of each factor of each block; 0 where nothing was learned."""
     if learned.shape[1] == 0:
-        return [0.0] * len(blocks)
+        return [[0.0] * len(block) for block in blocks]
     fit, score = halves
     factors = [factor for block in blocks for factor in block]
-    found = regression(learned[fit], [f[fit] for f in factors], learned[score], [f[score] for f in factors])
-    means, start = [], 0
-    for block in blocks:
-        means.append(float(np.mean(found[start : start + len(block)])) if block else 0.0)
-        start += len(block)
-    return means
+    found = iter(regression(learned[fit], [f[fit] for f in factors], learned[score], [f[score] for f in factors]))
+    return [[next(found) for _ in block] for block in blocks]
 
 
 def _active(learned: Array) -> int:
@@ -247,11 +273,6 @@ def _active(learned: Array) -> int:
         return 0
     spread = learned.std(axis=0)
     return int(np.count_nonzero((spread > ACTIVE * spread.max()) & ~is_constant(learned)))
-
-
-def _halves(rows: int, seed: int) -> Halves:
-    order = np.random.default_rng([seed, 0]).permutation(rows)
-    return order[: rows // 2], order[rows // 2 :]
 
 
 def _checked(*arrays: ArrayLike) -> tuple[Array, Array, Array, Array]:

@@ -44,71 +44,144 @@ def r2(truth: Array, predicted: Array) -> float:
     return 1.0 - float(((truth - predicted) ** 2).sum()) / total
 
 
-def standardise(fit: Array, score: Array) -> tuple[Array, Array]:
-    """Both arrays, less columns constant over ``fit``, in units of the mean and sd of ``fit``."""
-    keep = ~is_constant(fit)
-    fit, score = fit[:, keep], score[:, keep]
-    mean, spread = fit.mean(axis=0), fit.std(axis=0)
-    return (fit - mean) / spread, (score - mean) / spread
+class Standard:
+    """Puts columns into units of the mean and sd they had over some rows; columns constant there are left out.
+
+    Parameters
+    ----------
+    rows
+        (n, columns).
+    """
+
+    def __init__(self, rows: Array) -> None:
+        self.kept = ~is_constant(rows)
+        self._mean, self._spread = rows.mean(axis=0), rows.std(axis=0)
+
+    def __call__(self, rows: Array) -> Array:
+        """(m, columns) to (m, columns kept)."""
+        scaled: Array = (rows[:, self.kept] - self._mean[self.kept]) / self._spread[self.kept]
+        return scaled
+
+    def restored(self, scaled: Array) -> Array:
+        """(m, columns kept) to (m, columns); those left out take the value they had."""
+        rows = np.tile(self._mean, (len(scaled), 1))
+        rows[:, self.kept] += scaled * self._spread[self.kept]
+        return rows
+
+
+class LinearRegression:
+    """Ordinary least squares with an intercept (minimum norm if under-determined), for several factors at once.
+
+    Parameters
+    ----------
+    features
+        (n, p).
+    factors
+        One (n, c) array a factor.
+    """
+
+    def __init__(self, features: Array, factors: Sequence[Array]) -> None:
+        self._scale = Standard(features)
+        self._centres = [factor.mean(axis=0) for factor in factors]
+        design = self._scale(features)
+        self._weights = [
+            np.linalg.lstsq(design, factor - centre, rcond=None)[0] if design.shape[1] else None
+            for factor, centre in zip(factors, self._centres, strict=True)
+        ]
+
+    def r2(self, features: Array, factors: Sequence[Array]) -> list[float]:
+        """One R² a factor on other rows, not clipped; 0 where every feature was constant.
+
+        Parameters
+        ----------
+        features
+            (m, p).
+        factors
+            One (m, c) array a factor.
+        """
+        design = self._scale(features)
+        return [
+            0.0 if weights is None else r2(factor, design @ weights + centre)
+            for factor, weights, centre in zip(factors, self._weights, self._centres, strict=True)
+        ]
+
+
+class KernelRidge:
+    """Kernel ridge regression with an RBF kernel, for several factors at once.
+
+    Features and factors are standardised on the rows given; α and γ are chosen for each factor by the mean R² of a
+    3-fold search over ``ALPHAS`` and ``GAMMAS`` within them, as in the published protocol. All factors share the
+    factorisations, so the cost hardly depends on their number.
+
+    Parameters
+    ----------
+    features
+        (n, p), rows in random order.
+    factors
+        One (n, c) array a factor.
+    """
+
+    def __init__(self, features: Array, factors: Sequence[Array]) -> None:
+        self._scale = Standard(features)
+        # A factor constant over these rows loses its columns here; r2 then compares with an empty prediction.
+        self._scales = [Standard(factor) for factor in factors]
+        self._design = self._scale(features)
+        self._members: dict[float, list[int]] = {}
+        self._weights: list[Array] = []
+        if self._design.shape[1] == 0:
+            return
+        targets = [scale(factor) for scale, factor in zip(self._scales, factors, strict=True)]
+        distances = squared_distances(self._design, self._design)
+        for k, (alpha, gamma) in enumerate(_search(distances, targets)):
+            self._members.setdefault(gamma, []).append(k)
+            self._weights.append(_solve(np.exp(-gamma * distances), alpha, targets[k]))
+
+    def predict(self, features: Array) -> list[Array]:
+        """What is predicted of each factor on other rows (m, p): (m, c) a factor, its mean without any feature."""
+        return [scale.restored(part) for scale, part in zip(self._scales, self._predicted(features), strict=True)]
+
+    def r2(self, features: Array, factors: Sequence[Array]) -> list[float]:
+        """One R² a factor on other rows, standardised, not clipped; 0 where every feature was constant.
+
+        Parameters
+        ----------
+        features
+            (m, p).
+        factors
+            One (m, c) array a factor.
+        """
+        if self._design.shape[1] == 0:
+            return [0.0] * len(factors)
+        predicted = self._predicted(features)
+        return [r2(scale(true), part) for scale, true, part in zip(self._scales, factors, predicted, strict=True)]
+
+    def _predicted(self, features: Array) -> list[Array]:
+        """Standardised predictions, (m, columns kept) a factor."""
+        found = [np.zeros((len(features), int(scale.kept.sum()))) for scale in self._scales]
+        if self._design.shape[1] == 0:
+            return found
+        distances = squared_distances(self._scale(features), self._design)
+        for gamma, members in self._members.items():
+            kernel = np.exp(-gamma * distances)
+            for k in members:
+                found[k] = kernel @ self._weights[k]
+        return found
 
 
 def linear_r2(fit_x: Array, fit_y: Sequence[Array], score_x: Array, score_y: Sequence[Array]) -> list[float]:
-    """R² of each factor from ordinary least squares with an intercept (minimum norm if under-determined).
+    """R² of each factor from least squares, fitted on the ``fit`` rows and taken on the ``score`` rows.
 
-    Parameters
-    ----------
-    fit_x, score_x
-        (n, p) and (m, p) features.
-    fit_y, score_y
-        One (n, c) and (m, c) array a factor.
-
-    Returns
-    -------
-    One R² a factor, taken on the ``score`` rows, not clipped; 0 where every feature is constant.
+    See `LinearRegression`.
     """
-    design, held_out = standardise(fit_x, score_x)
-    if design.shape[1] == 0:
-        return [0.0] * len(fit_y)
-    scores = []
-    for fit, score in zip(fit_y, score_y, strict=True):
-        centre = fit.mean(axis=0)
-        weights = np.linalg.lstsq(design, fit - centre, rcond=None)[0]
-        scores.append(r2(score, held_out @ weights + centre))
-    return scores
+    return LinearRegression(fit_x, fit_y).r2(score_x, score_y)
 
 
 def kernel_r2(fit_x: Array, fit_y: Sequence[Array], score_x: Array, score_y: Sequence[Array]) -> list[float]:
-    """R² of each factor from kernel ridge regression with an RBF kernel.
+    """R² of each factor from kernel ridge regression, fitted on the ``fit`` rows and taken on the ``score`` rows.
 
-    Features and factors are standardised on the ``fit`` rows; α and γ are chosen for each factor by the mean
-    R² of a 3-fold search over ``ALPHAS`` and ``GAMMAS`` within the ``fit`` rows, as in the published protocol.
-    All factors share the factorisations, so the cost hardly depends on their number.
-
-    Parameters
-    ----------
-    fit_x, score_x
-        (n, p) and (m, p) features, rows in random order.
-    fit_y, score_y
-        One (n, c) and (m, c) array a factor.
-
-    Returns
-    -------
-    One R² a factor, taken on the ``score`` rows, not clipped; 0 where every feature is constant.
+    See `KernelRidge`.
     """
-    design, held_out = standardise(fit_x, score_x)
-    if design.shape[1] == 0:
-        return [0.0] * len(fit_y)
-    # A factor constant over the fit rows loses its columns here; r2 then compares with an empty prediction.
-    pairs = [standardise(fit, score) for fit, score in zip(fit_y, score_y, strict=True)]
-    targets = [fit for fit, _ in pairs]
-    distances = squared_distances(design, design)
-    cross = squared_distances(held_out, design)
-    chosen = _search(distances, targets)
-    scores = []
-    for (alpha, gamma), (fit, score) in zip(chosen, pairs, strict=True):
-        prediction = np.exp(-gamma * cross) @ _solve(np.exp(-gamma * distances), alpha, fit)
-        scores.append(r2(score, prediction))
-    return scores
+    return KernelRidge(fit_x, fit_y).r2(score_x, score_y)
 
 
 def _solve(kernel: Array, alpha: float, targets: Array) -> Array:
