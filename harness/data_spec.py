@@ -1,4 +1,4 @@
-"""Data as a study file describes them; a leaf, which imports nothing of the project but the base of all parts."""
+"""Data as a study file describes them; a leaf, which imports nothing of the project but other leaves."""
 
 from __future__ import annotations
 
@@ -6,106 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from harness.process_spec import MOVING, CitrisSpec, LinearGaussianSpec, NativeSpec, citris_variables, preset_of
 from harness.spec_part import Part
 
-Range = Annotated[tuple[float, float], Field(strict=False, description="[low, high]")]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
-
-
-#: What each word of ``process.preset`` stands for: the theorem's conditions, each broken or met by name.
-PROCESS_PRESETS: dict[str, dict[str, Any]] = {
-    "targeted": {},
-    "edge_free": {"edge_density": 0.0},
-    "soft": {"intervention": "soft"},
-    "uncut": {"intervention": "none"},
-    "redrawn": {"background": "redrawn"},
-    "untargeted_pair": {"untargeted": 2},
-}
-
-
-class LinearGaussianSpec(Part):
-    """The theorem's own latent process, its conditions as knobs (``data/latent_process.py``)."""
-
-    kind: Literal["linear_gaussian"] = "linear_gaussian"
-    preset: Literal["targeted", "edge_free", "soft", "uncut", "redrawn", "untargeted_pair"] | None = Field(
-        None, description="knobs to start from; other keys override"
-    )
-    responsive: int = Field(4, ge=1, description="true d_v")
-    invariant: int = Field(7, ge=1, description="true d_i")
-    intervention: Literal["cut", "soft", "none"] = Field(
-        "cut", description="a target's incoming weights: cut: vanish; soft: are drawn anew; none: stay"
-    )
-    changes: Literal["both", "mean", "variance"] = Field("both", description="of a target's noise")
-    targets_per_perturbation: int = Field(1, ge=1, description="responsive latents that each perturbation acts on")
-    untargeted: int = Field(0, ge=0, description="last responsive latents, on which no perturbation acts")
-    background: Literal["shared", "redrawn"] = Field(
-        "shared", description="redrawn: every environment draws all its edges anew"
-    )
-    edge_density: float = Field(1.0, ge=0, le=1, description="share of possible edges present")
-    edge_range: Range = Field((0.5, 1.5), description="|weight| of an edge; its sign is random")
-    mean_shift: Range = Field((1.0, 2.5), description="|shift| of a target's noise mean, in control sds")
-    variance_range: Range = Field((0.2, 3.0), description="factor on a target's noise variance, log-uniform")
-    interaction: float = Field(0.0, ge=0, description="a double's extra shift of its targets, in shifts; 0: none")
-    steps: int = Field(1, ge=1, le=64, description="time steps under u after the control frame")
-    held_out_steps: int = Field(0, ge=0, description="last time steps, which training does not see")
-    lagged: Literal["none", "diagonal", "dense", "nonlinear"] = Field("none", description="true lagged part")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _start_from_preset(cls, value: Any) -> Any:
-        return {**_preset_of(value, PROCESS_PRESETS), **value} if isinstance(value, dict) else value
-
-    @model_validator(mode="after")
-    def _ranges_rise(self) -> LinearGaussianSpec:
-        for name in ("edge_range", "mean_shift", "variance_range"):
-            low, high = getattr(self, name)
-            if not 0 <= low <= high:
-                raise ValueError(f"{name} is [low, high] with 0 <= low <= high")
-        if self.variance_range[0] <= 0:
-            raise ValueError("variance_range starts above 0")
-        return self
-
-    @model_validator(mode="after")
-    def _targets_are_there(self) -> LinearGaussianSpec:
-        if self.untargeted >= self.responsive:
-            raise ValueError(
-                f"untargeted {self.untargeted} leaves none of {self.responsive} responsive latents to act on; give less"
-            )
-        if self.targets_per_perturbation > self.targetable:
-            raise ValueError(
-                f"targets_per_perturbation {self.targets_per_perturbation} is more than the {self.targetable} "
-                "responsive latents that can be targets; give less"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _steps_fit(self) -> LinearGaussianSpec:
-        if self.steps > 1 and self.lagged == "none":
-            raise ValueError("steps > 1 needs lagged: diagonal, dense or nonlinear")
-        if self.held_out_steps >= self.steps:
-            raise ValueError(
-                f"held_out_steps {self.held_out_steps} leaves no step to train on; give less than steps ({self.steps})"
-            )
-        return self
-
-    @property
-    def targetable(self) -> int:
-        """Responsive latents that perturbations can act on, the first in causal order."""
-        return self.responsive - self.untargeted
-
-
-def _preset_of(value: dict[str, Any], presets: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Fields the preset named in ``value`` sets; an unknown one sets none, and is refused with its field."""
-    name = value.get("preset")
-    return presets.get(name, {}) if isinstance(name, str) else {}
-
-
-class NativeSpec(Part):
-    """The graph of Causal3DIdent; environments are soft interventions on responsive mechanisms."""
-
-    kind: Literal["native"] = "native"
-    shift: Range = Field((0.3, 0.7), description="|shift| of a target's conditional mean; its sign is random")
-    scale: Range = Field((0.4, 1.2), description="factor on a target's conditional sd, log-uniform")
 
 
 def _pairs_word(value: object) -> object:
@@ -181,7 +85,7 @@ class SimulationData(GeneratedData):
     def _start_from_preset(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        preset = _preset_of(value, SIMULATION_PRESETS)
+        preset = preset_of(value, SIMULATION_PRESETS)
         given = value.get("process")
         merged = {**preset, **value}
         if isinstance(given, dict):
@@ -199,24 +103,32 @@ class SimulationData(GeneratedData):
 
 OBJECT_LATENTS = ("x", "y", "z", "phi", "theta", "psi", "hue_object")
 SCENE_LATENTS = ("spotlight", "hue_spotlight", "hue_background")
+ObjectClass = Literal["teapot", "hare", "dragon", "cow", "armadillo", "horse", "head"]
+Axis = Literal["x", "y", "z", "-x", "-y", "-z"]
+#: Fields of ImageData that act on what we draw, and not on images of a release.
+_DRAWN_ONLY = ("meshes", "mesh_up", "object_size", "render_device")
 
 
-class Causal3DIdentData(GeneratedData):
-    """Rendered (or released) images of one object in a lit scene."""
+class ImageData(GeneratedData):
+    """Fields of rendered (or released) images of one object in a lit scene."""
 
-    kind: Literal["causal3dident"] = "causal3dident"
     path: str | None = Field(None, description="folder of the official release; without it images are rendered")
     meshes: str | None = Field(None, description="folder of meshes to render instead of our procedural shapes")
+    mesh_up: Axis | dict[ObjectClass, Axis] = Field(
+        "z", description="axis of the meshes' files that points up; where files differ: class: axis, others z"
+    )
+    # with more than 6 the camera at (8, 0, 8) can come to lie inside the object
+    object_size: float = Field(4.2, ge=1, le=6, description="largest side of the object in the scene")
     classes: Annotated[tuple[Annotated[int, Field(ge=0, le=6)], ...], Field(strict=False, min_length=1)] = (0,)
     responsive: Names = Field(OBJECT_LATENTS, min_length=1, description="latents that perturbations change")
-    invariant: Names = Field(SCENE_LATENTS, min_length=1, description="latents they do not")
+    invariant: Names = Field(SCENE_LATENTS, description="latents they do not")
     image_size: int = Field(64, ge=8, le=1024)
     samples: int = Field(16, ge=1, description="light samples a pixel")
+    render_device: Literal["cpu", "cuda"] = Field("cpu", description="what draws; pixels of the two differ slightly")
     squash: float = Field(2.0, gt=0, description="linear_gaussian: sds of a latent that reach 0.76 of its image range")
-    process: Annotated[NativeSpec | LinearGaussianSpec, Field(discriminator="kind")] = NativeSpec()
 
     @model_validator(mode="after")
-    def _latents_are_known_and_disjoint(self) -> Causal3DIdentData:
+    def _latents_are_known_and_disjoint(self) -> ImageData:
         known = OBJECT_LATENTS + SCENE_LATENTS
         named = self.responsive + self.invariant
         for name in named:
@@ -224,16 +136,111 @@ class Causal3DIdentData(GeneratedData):
                 raise ValueError(f"latent {name!r} is unknown; known are {', '.join(known)}")
         if len(set(named)) < len(named):
             raise ValueError("a latent is named twice among responsive and invariant")
-        process = self.process
-        if isinstance(process, LinearGaussianSpec):
-            if (process.responsive, process.invariant) != (len(self.responsive), len(self.invariant)):
-                raise ValueError(
-                    f"process.responsive/invariant must be {len(self.responsive)}/{len(self.invariant)}, "
-                    "the number of latents named in data.responsive and data.invariant"
-                )
-            if process.steps > 1:
-                raise ValueError("images have no time steps yet; set process.steps: 1")
         return self
+
+    @model_validator(mode="after")
+    def _what_is_drawn_is_drawn_by_us(self) -> ImageData:
+        fields = type(self).model_fields
+        changed = [name for name in _DRAWN_ONLY if getattr(self, name) != fields[name].default]
+        if self.path is not None and changed:
+            raise ValueError(
+                f"{changed[0]} acts on images that we draw, and those in data.path are drawn already; "
+                f"leave out {changed[0]} or path"
+            )
+        if self.meshes is None and "mesh_up" in changed:
+            raise ValueError("mesh_up turns the meshes of a folder; name the folder in meshes, or leave mesh_up out")
+        return self
+
+
+def _check_linear_process(data: ImageData, process: LinearGaussianSpec) -> None:
+    """Refuse sizes of the process that are not those of the latents named."""
+    if (process.responsive, process.invariant) != (len(data.responsive), len(data.invariant)):
+        raise ValueError(
+            f"process.responsive/invariant must be {len(data.responsive)}/{len(data.invariant)}, "
+            "the number of latents named in data.responsive and data.invariant"
+        )
+    _refuse_torn_trajectories(data.pairs, process)
+
+
+class Causal3DIdentData(ImageData):
+    """Images whose latents follow the released graph, or the theorem's own process."""
+
+    kind: Literal["causal3dident"] = "causal3dident"
+    invariant: Names = Field(SCENE_LATENTS, min_length=1, description="latents they do not")
+    process: Annotated[NativeSpec | LinearGaussianSpec, Field(discriminator="kind")] = NativeSpec()
+
+    @model_validator(mode="after")
+    def _process_fits(self) -> Causal3DIdentData:
+        if isinstance(self.process, LinearGaussianSpec):
+            _check_linear_process(self, self.process)
+        return self
+
+
+class TemporalCausal3DIdentData(ImageData):
+    """Images along trajectories: CITRIS dynamics, drawn by us or released, or the theorem's own process over time.
+
+    Under CITRIS dynamics a row is a transition, two successive frames and the variables intervened on between them:
+    none is control, one a single perturbation, two a double; more are left out.
+    """
+
+    kind: Literal["temporal_causal3dident"] = "temporal_causal3dident"
+    responsive: Names = Field(
+        MOVING, min_length=1, description="latents that move; default: all that can and are not invariant"
+    )
+    invariant: Names = Field((), description="latents that are constant along a trajectory")
+    process: Annotated[CitrisSpec | LinearGaussianSpec, Field(discriminator="kind")] = CitrisSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_others_move(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "responsive" in value:
+            return value
+        held = value.get("invariant") or ()
+        return {**value, "responsive": tuple(name for name in MOVING if name not in held)}
+
+    @model_validator(mode="after")
+    def _process_fits(self) -> TemporalCausal3DIdentData:
+        if isinstance(self.process, CitrisSpec):
+            self._check_dynamics()
+            return self
+        if self.process.steps < 2:
+            raise ValueError(
+                "process.steps: 1 makes no trajectory; give 2 or more (and process.lagged), or use kind: causal3dident"
+            )
+        if self.path is not None:
+            raise ValueError(
+                "process.kind: linear_gaussian draws trajectories of its own, and path names finished ones; leave out "
+                "path, or use process.kind: citris"
+            )
+        _check_linear_process(self, self.process)
+        return self
+
+    def _check_dynamics(self) -> None:
+        still = [name for name in self.responsive if name not in MOVING]
+        if still:
+            raise ValueError(
+                f"{still[0]} does not move under process.kind: citris; name it in invariant, or leave it out"
+            )
+        if self.pairs != "true":
+            raise ValueError(
+                f"pairs: {self.pairs} would replace the frame before a transition, which is the same cell earlier; "
+                "use pairs: true"
+            )
+        variables = len(self.variables)
+        if "environments" in self.model_fields_set and self.environments != variables:
+            raise ValueError(
+                f"environments is {self.environments}, but process.kind: citris has one for each of its {variables} "
+                "variables; leave it out"
+            )
+        object.__setattr__(self, "environments", variables)  # it follows from the other fields, so frozen or not
+        if self.doubles > (pairs := variables * (variables - 1) // 2):
+            raise ValueError(f"doubles is {self.doubles}, but {variables} variables have {pairs} pairs; give less")
+
+    @property
+    def variables(self) -> dict[str, tuple[str, ...]]:
+        """What CITRIS dynamics intervene on, by name: the responsive latents each sets; none for ``shape``."""
+        grouped = isinstance(self.process, CitrisSpec) and self.process.grouped
+        return citris_variables(self.responsive, grouped=grouped, shapes=len(set(self.classes)))
 
 
 class PerturbseqData(GeneratedData):
@@ -266,4 +273,6 @@ class PerturbseqData(GeneratedData):
         return self
 
 
-AnyDataSpec = Annotated[SimulationData | Causal3DIdentData | PerturbseqData, Field(discriminator="kind")]
+AnyDataSpec = Annotated[
+    SimulationData | Causal3DIdentData | TemporalCausal3DIdentData | PerturbseqData, Field(discriminator="kind")
+]

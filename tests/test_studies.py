@@ -40,12 +40,28 @@ def test_a_shipped_study_plans_as_it_is(path):
     study = load_study(path)
     planned = plan(study)
     kinds = {trial.spec.model.kind for trial in planned.trials}
-    assert {"perturbed_vae", "cite_vae"} <= kinds
+    assert {"perturbed_vae", "cite_vae"} <= kinds or path.stem == "causal3dident_ceiling"
     assert len({trial.trial_id for trial in planned.trials}) == len(planned.trials)
 
 
-def test_the_four_studies_ship():
-    assert [path.stem for path in SHIPPED] == ["causal3dident", "perturbseq", "quickstart", "simulation"]
+def test_the_studies_ship():
+    assert {path.stem for path in SHIPPED} >= {
+        "causal3dident",
+        "causal3dident_ceiling",
+        "perturbseq",
+        "quickstart",
+        "simulation",
+        "temporal_causal3dident",
+    }
+
+
+def test_the_ceiling_of_every_class_is_taken_from_20000_images():
+    planned = plan(load_study(STUDIES / "causal3dident_ceiling.yaml"))
+    assert [trial.spec.data.classes for trial in planned.trials] == [(c,) for c in range(7)]
+    for trial in planned.trials:
+        assert trial.spec.model.kind == "supervised"
+        rows = trial.spec.data.cells - round(trial.spec.data.validation * trial.spec.data.cells)
+        assert 20_000 <= 2 * rows < 20_010  # each row has a twin
 
 
 def test_every_condition_has_its_sweep():

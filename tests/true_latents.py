@@ -8,12 +8,12 @@ from scipy.optimize import linear_sum_assignment
 
 from harness.data.batch import Mechanisms, PerturbationData
 from harness.data.latent_process import draw_mechanisms
-from harness.data_spec import LinearGaussianSpec
 from harness.models.mechanisms import FreeMechanisms, KnownTargets, MechanismFamily
 from harness.models.mechanisms.base import LEAST_VARIANCE
 from harness.models.moments import Context, Moments, latent_correlations, moments_of
 from harness.models.posterior import Features, Invariant
 from harness.models.refit import Candidates
+from harness.process_spec import LinearGaussianSpec
 
 
 def mechanisms_of_truth(targets, *, invariant=2, seed=0, **process) -> Mechanisms:

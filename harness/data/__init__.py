@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.data_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
+from harness.data_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData, TemporalCausal3DIdentData
 
 if TYPE_CHECKING:
     from harness.data.batch import PerturbationData
@@ -30,7 +30,7 @@ def load(spec: AnyDataSpec, cache_dir: Path) -> PerturbationData:
 
     folder = Path(spec.cache_dir) if spec.cache_dir else cache_dir
     mark = fingerprint(spec)
-    if isinstance(spec, Causal3DIdentData):
+    if isinstance(spec, Causal3DIdentData | TemporalCausal3DIdentData):
         from harness.data import causal3dident
 
         return causal3dident.build(spec, mark, folder)

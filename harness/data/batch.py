@@ -52,6 +52,7 @@ class Truth:
         process is not linear-Gaussian.
     mixing : g, from latents (k, d_v + d_i), responsive first, to noiseless frames (k, features); the very function
         that made the frames, differentiable in the latents. None where frames have no such function (images, counts).
+    classes : (m,) int64 class of each frame's object, a factor of its own; None where there are no objects.
     """
 
     responsive: Tensor
@@ -61,6 +62,7 @@ class Truth:
     periodic: tuple[str, ...] = ()
     mechanisms: Mechanisms | None = None
     mixing: Callable[[Tensor], Tensor] | None = None
+    classes: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.data_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
+from harness.data_spec import AnyDataSpec, ImageData, PerturbseqData, TemporalCausal3DIdentData
 
 #: Raised by hand when a generator's or reader's output changes for the same fields.
 GENERATOR_VERSION = 2
 
 #: Fields, of the data or of their process, that say where data lie or how they were written down, not what they are.
-_NOT_CONTENT = ("path", "meshes", "cache_dir", "preset")
+#: ``mesh_up`` counts for the classes drawn alone, with their meshes.
+_NOT_CONTENT = ("path", "meshes", "mesh_up", "cache_dir", "preset")
 #: Fields of PerturbseqData that only the simulator reads.
 _SIMULATED_ONLY: tuple[str, ...] = (
     "environments",
@@ -44,7 +45,11 @@ def fingerprint(spec: AnyDataSpec) -> str:
         fields.pop(key, None)
         fields["process"].pop(key, None)
     content: dict[str, Any] = {"version": GENERATOR_VERSION}
-    if isinstance(spec, Causal3DIdentData):
+    if isinstance(spec, TemporalCausal3DIdentData) and spec.path is not None:
+        from harness.data.digest import file_digest
+
+        content["release"] = file_digest(Path(spec.path) / "train.npz")
+    elif isinstance(spec, ImageData):
         from harness.data.causal3dident.variant import renderer_variant
 
         content["pixels"] = renderer_variant(spec)

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from harness.data.batch import Mechanisms
 from harness.data.seeding import generator
-from harness.data_spec import AnyDataSpec, LinearGaussianSpec
+from harness.data_spec import AnyDataSpec
+from harness.process_spec import LinearGaussianSpec
 
 #: |coefficient| of a diagonal lagged matrix.
 DIAGONAL_LAG = (0.3, 0.9)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
+from harness.data_spec import AnyDataSpec, ImageData, PerturbseqData
 from harness.errors import UserError
 from harness.study.executors import FULL_SECONDS, ClusterFull, Executor, Job
 from harness.study.folder import StudyFolder, read_json
@@ -26,7 +26,7 @@ def needs_building(data: AnyDataSpec, fingerprint: str, cache_dir: Path) -> bool
 
     Vectors are generated in the trial itself, and a user's own file is read as it is.
     """
-    built = isinstance(data, Causal3DIdentData) or (isinstance(data, PerturbseqData) and data.path is None)
+    built = isinstance(data, ImageData) or (isinstance(data, PerturbseqData) and data.path is None)
     return built and not (cache_of(data, cache_dir) / f"{data.kind}-{fingerprint}").is_dir()
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data_spec import Causal3DIdentData
+from harness.data_spec import ImageData
 from harness.study.again import stands
 from harness.study.chunks import JOB_MINUTES, fitting
 from harness.study.data_stage import cache_of, check_files, needs_building
@@ -220,7 +220,7 @@ def _cost(timed: Sequence[float], missing: Sequence[PlannedTrial], warm: _Warm) 
 def _is_slow(spec: TrialSpec, cache: Path) -> bool:
     """Whether the data would first have to be rendered."""
     data = spec.data
-    return isinstance(data, Causal3DIdentData) and needs_building(data, spec.data_fingerprint, cache)
+    return isinstance(data, ImageData) and needs_building(data, spec.data_fingerprint, cache)
 
 
 def _warmed(spec: TrialSpec, cache: Path, runner: Runner, device: str) -> float:

@@ -13,8 +13,9 @@ from harness.data.causal3dident import dataset
 from harness.data.causal3dident.squash import Squash
 from harness.data.causal3dident.variant import renderer_variant
 from harness.data.fingerprint import fingerprint
-from harness.data_spec import SCENE_LATENTS, Causal3DIdentData, LinearGaussianSpec
+from harness.data_spec import SCENE_LATENTS, Causal3DIdentData
 from harness.errors import UserError
+from harness.process_spec import LinearGaussianSpec
 
 SMALL = {"cells": 60, "test_cells": 50, "double_cells": 10, "doubles": 2, "environments": 4, "validation": 0.2}
 LINEAR = {

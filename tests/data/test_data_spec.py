@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from harness.data_spec import PROCESS_PRESETS, LinearGaussianSpec, PerturbseqData, SimulationData
+from harness.data_spec import PerturbseqData, SimulationData
+from harness.process_spec import PROCESS_PRESETS, LinearGaussianSpec
 
 
 @pytest.mark.parametrize(

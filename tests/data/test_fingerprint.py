@@ -7,8 +7,9 @@ import pytest
 
 from harness.data.fingerprint import fingerprint
 from harness.data.seeding import derive
-from harness.data_spec import PROCESS_PRESETS, Causal3DIdentData, PerturbseqData, SimulationData
+from harness.data_spec import Causal3DIdentData, PerturbseqData, SimulationData
 from harness.errors import UserError
+from harness.process_spec import PROCESS_PRESETS
 
 anndata = pytest.importorskip("anndata")
 

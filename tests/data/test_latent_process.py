@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from harness.data.latent_process import draw_mechanisms, make_design, mechanisms_of, sample_process
-from harness.data_spec import LinearGaussianSpec, SimulationData
+from harness.data_spec import SimulationData
+from harness.process_spec import LinearGaussianSpec
 
 NAMES = ("a", "b", "c", "d")
 

@@ -7,8 +7,9 @@ import torch
 
 from harness.data import load
 from harness.data.simulation import build
-from harness.data_spec import Causal3DIdentData, LinearGaussianSpec, PerturbseqData, SimulationData
+from harness.data_spec import Causal3DIdentData, PerturbseqData, SimulationData
 from harness.errors import UserError
+from harness.process_spec import LinearGaussianSpec
 
 
 def _tiny(**more):

@@ -8,8 +8,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from harness.data.simulation import build
-from harness.data_spec import LinearGaussianSpec, SimulationData
+from harness.data_spec import SimulationData
 from harness.errors import UserError
+from harness.process_spec import LinearGaussianSpec
 from harness.training.pairing import Pairing
 
 

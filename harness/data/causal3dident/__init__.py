@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.data_spec import Causal3DIdentData
+from harness.data_spec import Causal3DIdentData, TemporalCausal3DIdentData
 
 if TYPE_CHECKING:
     from harness.data.batch import PerturbationData
 
 
-def build(spec: Causal3DIdentData, fingerprint: str, cache_dir: Path) -> PerturbationData:
+def build(spec: Causal3DIdentData | TemporalCausal3DIdentData, fingerprint: str, cache_dir: Path) -> PerturbationData:
     """Render the images, or serve them from the release; the first call builds, later ones open the cache.
 
     Parameters
@@ -32,6 +32,10 @@ def build(spec: Causal3DIdentData, fingerprint: str, cache_dir: Path) -> Perturb
         If Mitsuba is missing, or the release or a mesh cannot be used.
     """
     # Rendering processes import this package: they must not pay for torch.
+    if isinstance(spec, TemporalCausal3DIdentData):
+        from harness.data.causal3dident.temporal import build_temporal
+
+        return build_temporal(spec, fingerprint, cache_dir)
     from harness.data.causal3dident.dataset import build_dataset
 
     return build_dataset(spec, fingerprint, cache_dir)

@@ -12,20 +12,24 @@ from numpy.typing import NDArray
 
 from harness.data.batch import Mechanisms, PerturbationData, Truth
 from harness.data.cache import built_once
+from harness.data.causal3dident.image_cache import write_taken
 from harness.data.causal3dident.meshes import meshes_of
 from harness.data.causal3dident.native import sample_native
 from harness.data.causal3dident.progress import ProgressLine
-from harness.data.causal3dident.release import Pool, make_pools, read_image
+from harness.data.causal3dident.release import make_pools
 from harness.data.causal3dident.rendering import Job, render_to
 from harness.data.causal3dident.scene import COLUMNS
 from harness.data.causal3dident.squash import Squash
 from harness.data.latent_process import Design, make_design, sample_process
+from harness.data.later import hold_out_later
 from harness.data.partners import paired
 from harness.data.seeding import derive
-from harness.data_spec import Causal3DIdentData, LinearGaussianSpec
+from harness.data_spec import Causal3DIdentData, ImageData, TemporalCausal3DIdentData
+from harness.process_spec import LinearGaussianSpec
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Spec = Causal3DIdentData | TemporalCausal3DIdentData
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,10 @@ class Stored:
     quality: dict[str, float]
 
 
-def build_dataset(spec: Causal3DIdentData, fingerprint: str, cache_dir: Path) -> PerturbationData:
-    """Build the data, or open what was built before; see ``harness.data.causal3dident.build``."""
+def build_dataset(spec: Spec, fingerprint: str, cache_dir: Path) -> PerturbationData:
+    """Build native or linear-Gaussian data, or open what was built before; see ``harness.data.causal3dident.build``."""
     assert isinstance(spec.seed, int), "the plan resolves data.seed: per_trial"
-    name = f"causal3dident-{fingerprint}"
+    name = f"{spec.kind}-{fingerprint}"
 
     def fill(folder: Path) -> None:
         design = make_design(spec, spec.responsive)
@@ -79,16 +83,17 @@ def build_dataset(spec: Causal3DIdentData, fingerprint: str, cache_dir: Path) ->
         if spec.path is None:
             stored = _render(spec, wanted, cache_dir / f".{name}.images.npy", folder)
         else:
-            stored = _serve(spec, design, wanted, folder)
+            stored = _serve(spec, design, wanted, cache_dir, folder)
         _write(folder, design, wanted, stored)
 
     return _read(built_once(cache_dir, name, fill), spec, fingerprint)
 
 
-def wanted_scenes(spec: Causal3DIdentData, design: Design) -> Wanted:
+def wanted_scenes(spec: Spec, design: Design) -> Wanted:
     """Draw the latents of every row and place them in scenes; latents that are not named are held at 0."""
     assert isinstance(spec.seed, int)
     if not isinstance(spec.process, LinearGaussianSpec):
+        assert isinstance(spec, Causal3DIdentData), "temporal dynamics are drawn in temporal.py"
         scenes, classes = sample_native(spec, design, spec.seed)
         return Wanted(scenes, classes)
     sample = sample_process(spec.process, design, spec.seed)
@@ -104,51 +109,73 @@ def wanted_scenes(spec: Causal3DIdentData, design: Design) -> Wanted:
     return Wanted(scenes, classes, squash, sample.mechanisms)
 
 
-def _columns(spec: Causal3DIdentData) -> list[int]:
+def _columns(spec: Spec) -> list[int]:
     return [COLUMNS.index(name) for name in (*spec.responsive, *spec.invariant)]
 
 
-def _render(spec: Causal3DIdentData, wanted: Wanted, unfinished: Path, folder: Path) -> Stored:
-    """Draw every scene asked for; an interrupted drawing stays in ``unfinished`` and is gone on with."""
+def _render(spec: Spec, wanted: Wanted, unfinished: Path, folder: Path) -> Stored:
+    """Draw every scene asked for."""
     n, times, _ = wanted.scenes.shape
     scenes = wanted.scenes.reshape(n * times, -1)
-    job = Job(
-        meshes=meshes_of(Path(spec.meshes) if spec.meshes else None, spec.classes),
-        classes=np.repeat(wanted.classes, times),
-        latents=scenes,
-        seeds=np.array([derive(int(spec.seed), "pixels", frame) % 2**32 for frame in range(n * times)]),
-        image_size=spec.image_size,
-        samples=spec.samples,
-    )
-    render_to(job, unfinished, progress=ProgressLine("rendering images"))
-    unfinished.rename(folder / "frames.npy")
+    draw_frames(spec, scenes, np.repeat(wanted.classes, times), unfinished, folder)
     index = np.arange(n * times).reshape(n, times)
     return Stored(index, scenes, wanted.truth(scenes[:, _columns(spec)]), {})
 
 
-def _serve(spec: Causal3DIdentData, design: Design, wanted: Wanted, folder: Path) -> Stored:
+def draw_frames(spec: ImageData, scenes: Floats, classes: Ints, unfinished: Path, folder: Path) -> None:
+    """Draw frames into ``folder``; an interrupted drawing stays in ``unfinished`` and is gone on with.
+
+    Parameters
+    ----------
+    spec
+        Meshes, seed, size and samples of the images.
+    scenes : (m, 10) scene of each frame.
+    classes : (m,) class of its object.
+    unfinished
+        Names what is drawn.
+    folder
+        Gets ``frames.npy``.
+    """
+    job = Job(
+        meshes=meshes_of(Path(spec.meshes) if spec.meshes else None, spec.classes, spec.mesh_up),
+        classes=classes,
+        latents=scenes,
+        seeds=np.array([derive(int(spec.seed), "pixels", frame) % 2**32 for frame in range(len(scenes))]),
+        image_size=spec.image_size,
+        samples=spec.samples,
+        object_size=spec.object_size,
+        device=spec.render_device,
+    )
+    render_to(job, unfinished, progress=ProgressLine("rendering images"))
+    unfinished.rename(folder / "frames.npy")
+
+
+def _serve(spec: Spec, design: Design, wanted: Wanted, cache_dir: Path, folder: Path) -> Stored:
     """Serve every scene by the nearest stored image of its class; the truth is that of the image served."""
     assert spec.path is not None
     random = np.random.default_rng(derive(int(spec.seed), "release"))
     pools = make_pools(Path(spec.path), spec.classes, spec.validation, random)
     n, times, _ = wanted.scenes.shape
     scenes, distances = wanted.scenes.copy(), np.zeros((n, times))
-    paths = np.empty((n, times), dtype=object)
+    sources = list({images.folder: images for pool in pools.values() for images in pool.sets.values()}.values())
+    number = {images.folder: which for which, images in enumerate(sources)}
+    place = np.zeros((n, times, 2), dtype=np.int64)  # source and row of the image served
     held = [COLUMNS.index(name) for name in COLUMNS if name not in spec.responsive]
     for split, rows in design.splits.items():
         pool = pools.get(split, pools["test"])
         chosen = rows.numpy()
-        # The perturbed frame first: its twin is then asked to share the invariant latents of the image served.
-        for time in (*range(1, times), 0):
+        # The first perturbed frame first: all others are then asked to share the invariant latents of the image served.
+        for time in (1, 0, *range(2, times)):
             request = wanted.scenes[chosen, time].copy()
-            if time == 0:
+            if time != 1:
                 request[:, held] = scenes[chosen, 1][:, held]
             served, scenes[chosen, time], distances[chosen, time] = pool.serve(wanted.classes[chosen], request)
-            paths[chosen, time] = _paths(pool, wanted.classes[chosen], served)
-    unique, first, index = np.unique(paths.ravel().astype(str), return_index=True, return_inverse=True)
-    _copy_images([Path(str(path)) for path in unique], spec.image_size, folder / "frames.npy")
+            of_class = [number[pool.sets[class_id].folder] for class_id in wanted.classes[chosen].tolist()]
+            place[chosen, time] = np.stack([np.array(of_class, dtype=np.int64), served], axis=1)
+    unique, first, index = np.unique(place.reshape(-1, 2), axis=0, return_index=True, return_inverse=True)
+    write_taken(folder / "frames.npy", sources, unique[:, 0], unique[:, 1], spec.image_size, cache_dir)
     invariant = [COLUMNS.index(name) for name in spec.invariant]
-    apart = scenes[:, 0][:, invariant] - scenes[:, 1][:, invariant]
+    apart = np.delete(scenes, 1, axis=1)[:, :, invariant] - scenes[:, 1:2, invariant]
     quality = {
         "served_distance_mean": float(distances.mean()),
         "served_distance_max": float(distances.max()),
@@ -157,21 +184,6 @@ def _serve(spec: Causal3DIdentData, design: Design, wanted: Wanted, folder: Path
     }
     flat = scenes.reshape(n * times, -1)[first]
     return Stored(index.reshape(n, times), flat, wanted.truth(flat[:, _columns(spec)]), quality)
-
-
-def _paths(pool: Pool, classes: Ints, rows: Ints) -> list[str]:
-    pairs = zip(classes.tolist(), rows.tolist(), strict=True)
-    return [str(pool.sets[class_id].image_path(row)) for class_id, row in pairs]
-
-
-def _copy_images(paths: list[Path], size: int, target: Path) -> None:
-    frames = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=(len(paths), 3, size, size))
-    progress = ProgressLine("reading images")
-    for row, path in enumerate(paths):
-        frames[row] = read_image(path, size)
-        progress(row, len(paths))
-    progress(len(paths), len(paths))
-    frames.flush()
 
 
 # ----------------------------------------------------------------------------------------- on disk
@@ -188,6 +200,8 @@ def _write(folder: Path, design: Design, wanted: Wanted, stored: Stored) -> None
         "condition": design.environment.numpy(),
         "targets": design.targets.numpy(),
     }
+    arrays["frame_classes"] = np.zeros(len(stored.scenes), dtype=np.int64)
+    arrays["frame_classes"][stored.index] = wanted.classes[:, None]
     arrays |= {f"split_{name}": rows.numpy() for name, rows in design.splits.items()}
     if wanted.mechanisms is not None:
         parts = {key.name: getattr(wanted.mechanisms, key.name) for key in fields(Mechanisms)}
@@ -197,7 +211,7 @@ def _write(folder: Path, design: Design, wanted: Wanted, stored: Stored) -> None
     (folder / "names.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
 
 
-def _read(folder: Path, spec: Causal3DIdentData, fingerprint: str) -> PerturbationData:
+def _read(folder: Path, spec: Spec, fingerprint: str) -> PerturbationData:
     names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
     with np.load(folder / "rows.npz", allow_pickle=False) as arrays:
         tensors = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
@@ -210,8 +224,16 @@ def _read(folder: Path, spec: Causal3DIdentData, fingerprint: str) -> Perturbati
     if "mechanisms_graph" in tensors:
         named = {key.name: tensors.get(f"mechanisms_{key.name}") for key in fields(Mechanisms)}
         mechanisms = Mechanisms(**{name: part for name, part in named.items() if part is not None})
+    truth = Truth(
+        responsive=latents[:, :d_v],
+        invariant=latents[:, d_v:],
+        responsive_names=spec.responsive,
+        invariant_names=spec.invariant,
+        mechanisms=mechanisms,
+        classes=tensors["frame_classes"],
+    )
     ood = ("double",) if "double" in splits else ()
-    return PerturbationData(
+    data = PerturbationData(
         frames=frames,
         # twins stay in the file, unused where another control or none takes their place
         index=paired(tensors["index"], tensors["condition"], splits, ood, pairs=spec.pairs, seed=int(spec.seed)),
@@ -224,6 +246,8 @@ def _read(folder: Path, spec: Causal3DIdentData, fingerprint: str) -> Perturbati
         pairs=spec.pairs,
         fingerprint=fingerprint,
         targets=tensors["targets"],
-        truth=Truth(latents[:, :d_v], latents[:, d_v:], spec.responsive, spec.invariant, mechanisms=mechanisms),
+        truth=truth,
         quality=names["quality"],
     )
+    steps = spec.process.held_out_steps if isinstance(spec.process, LinearGaussianSpec) else 0
+    return hold_out_later(data, steps)

@@ -17,8 +17,9 @@ from scipy.special import ndtr, ndtri
 from harness.data.causal3dident.scene import COLUMNS
 from harness.data.latent_process import Design
 from harness.data.seeding import derive
-from harness.data_spec import OBJECT_LATENTS, SCENE_LATENTS, Causal3DIdentData, NativeSpec
+from harness.data_spec import OBJECT_LATENTS, SCENE_LATENTS, Causal3DIdentData
 from harness.errors import UserError
+from harness.process_spec import NativeSpec
 
 Floats = NDArray[np.float64]
 Classes = NDArray[np.int64]

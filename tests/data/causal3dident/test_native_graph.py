@@ -13,8 +13,9 @@ from harness.data.causal3dident.native import (
 )
 from harness.data.causal3dident.scene import COLUMNS
 from harness.data.latent_process import make_design
-from harness.data_spec import Causal3DIdentData, NativeSpec
+from harness.data_spec import Causal3DIdentData
 from harness.errors import UserError
+from harness.process_spec import NativeSpec
 
 COLUMN = {name: k for k, name in enumerate(COLUMNS)}
 

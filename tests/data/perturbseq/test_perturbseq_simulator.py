@@ -13,8 +13,9 @@ from harness.data.perturbseq.simulator import (
     negative_binomial,
     simulate,
 )
-from harness.data_spec import LinearGaussianSpec, PerturbseqData
+from harness.data_spec import PerturbseqData
 from harness.errors import UserError
+from harness.process_spec import LinearGaussianSpec
 
 
 def small(**options):
