@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from harness.errors import UserError
@@ -40,18 +41,43 @@ def file_digest(path: Path, cache_dir: Path | None = None) -> str:
         before = path.stat()
         if not path.is_file():
             raise UserError(f"{path} is not a file; give the path of a file")
+
+        def compute() -> str:
+            with path.open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+
         state = {"size": before.st_size, "mtime_ns": before.st_mtime_ns, "inode": before.st_ino}
-        note = _note(path, cache_dir)
-        remembered = _recall(note, state)
-        if remembered is not None:
-            return remembered
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return remembered(path, state, before.st_mtime, compute, cache_dir)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file; check the path") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a file that can") from error
-    if time.time() - before.st_mtime > _SETTLED_SECONDS:
+
+
+def remembered(
+    path: Path, state: Mapping[str, int], changed: float, compute: Callable[[], str], cache_dir: Path | None = None
+) -> str:
+    """What ``compute`` gave when ``path`` was last in this state, or gives now.
+
+    Parameters
+    ----------
+    path
+        File or folder.
+    state
+        What tells cheaply that it is the same as before.
+    changed
+        When it was last changed, in seconds since the epoch.
+    compute
+        The digest of its content.
+    cache_dir
+        See `file_digest`.
+    """
+    note = _note(path, cache_dir)
+    known = _recall(note, state)
+    if known is not None:
+        return known
+    digest = compute()
+    if time.time() - changed > _SETTLED_SECONDS:
         _remember(note, {**state, "sha256": digest})
     return digest
 
@@ -68,7 +94,7 @@ def _note(path: Path, cache_dir: Path | None) -> Path | None:
     return cache_dir / f"{name}.json"
 
 
-def _recall(note: Path | None, state: dict[str, int]) -> str | None:
+def _recall(note: Path | None, state: Mapping[str, int]) -> str | None:
     if note is None:
         return None
     try:

@@ -1,11 +1,13 @@
 """The reader of the release, on a small release of our own in its layout."""
 
 import shutil
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from harness.data.causal3dident import release as release_module
 from harness.data.causal3dident.nearest import by_sklearn, nearest
 from harness.data.causal3dident.release import make_pools, read_class, read_image, release_digest
 from harness.errors import UserError
@@ -26,6 +28,12 @@ def write_release(root, counts=None, size=12, seed=0):
             pixels[0, 0] = (which == "testset", class_id, row)
             Image.fromarray(pixels).save(folder / f"{row:0{digits}d}.png")
     return root
+
+
+@pytest.fixture(autouse=True)
+def _just_changed(monkeypatch):
+    """However long a test takes, its files count as too young to be remembered."""
+    monkeypatch.setattr(release_module, "_last_change", lambda *stats: time.time())
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +243,20 @@ def test_the_digest_follows_the_size_of_each_image(release):
     first.write_bytes(contents[1])
     second.write_bytes(contents[0])
     assert len({digest, longer, release_digest(release, (0, 4))}) == 3
+
+
+def test_images_that_were_looked_through_are_not_looked_at_again(release, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(release_module, "_last_change", lambda *stats: 0.0)
+    looks, sizes = [], release_module._sizes
+    monkeypatch.setattr(release_module, "_sizes", lambda folder: looks.append(folder) or sizes(folder))
+    digest = release_digest(release, (0,))
+    assert len(looks) == 2
+    assert release_digest(release, (0,)) == digest
+    assert len(looks) == 2
+    (release / "trainset" / "images_0" / "000.png").unlink()
+    with pytest.raises(UserError, match=r"000\.png\) is missing"):
+        release_digest(release, (0,))
 
 
 # ----------------------------------------------------------------------------------------- nearest
