@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from harness.data_verbs import data
 from harness.errors import UserError
 from harness.parser import Verb, make_parser
 
@@ -95,6 +96,7 @@ def _verbs() -> dict[str, Verb]:
         "retry": _retry,
         "doctor": _doctor,
         "check": _check,
+        "data": data,
         "ui": _ui,
         "schema": _schema,
     }

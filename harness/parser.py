@@ -111,6 +111,8 @@ def make_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
     does = "try a cluster profile with one small job, and say what is right, what is wrong, and what would do"
     doctor = add("doctor", does, rooted, more=_DOCTOR_EXAMPLES)
     _add_doctor_options(doctor)
+    does = "make images in the layouts of published data sets, or show what our renderer draws"
+    _add_data_commands(add("data", does, common, more=_DATA_EXAMPLES), common)
     does = "check the theorem's conditions on a study's data, and on the models fitted to them so far"
     check = add("check", does, rooted, changed)
     check.add_argument("study", type=Path, metavar="STUDY.yaml")
@@ -126,6 +128,87 @@ def _add_doctor_options(doctor: argparse.ArgumentParser) -> None:
     doctor.add_argument("--tracking", metavar="URI", help="MLflow tracking URI to try (default: a database in --root)")
     does = "seconds the job may wait in the queue, and then again take (default: 300)"
     doctor.add_argument("--patience", type=float, default=300.0, metavar="SECONDS", help=does)
+
+
+def _add_data_commands(data: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    """The commands of ``harness data``, each chosen as ``data_verb``."""
+    raw = argparse.RawDescriptionHelpFormatter
+
+    def has_none(parser: argparse.ArgumentParser) -> None:
+        parser.set_defaults(data_verb=None, print_help=parser.print_help)
+
+    def add(
+        commands: argparse._SubParsersAction[argparse.ArgumentParser],  # argparse has no public name for it
+        name: str,
+        does: str,
+        more: str = "",
+    ) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=does, description=does, parents=[common], epilog=more, formatter_class=raw
+        )
+
+    has_none(data)
+    commands = data.add_subparsers(title="commands", metavar="COMMAND")
+    make = add(commands, "make", "write images of our renderer in the layout of a published data set", _MAKE_EXAMPLES)
+    has_none(make)
+    layouts = make.add_subparsers(title="layouts", metavar="LAYOUT")
+    static = add(layouts, "causal3dident", "single images in the layout of Causal3DIdent", _MAKE_STATIC)
+    static.set_defaults(data_verb="make causal3dident")
+    static.add_argument(
+        "--images", type=_at_least(2), default=5000, metavar="N", help="training images of each class (default: 5000)"
+    )
+    does = "test images of each class (default: 500)"
+    static.add_argument("--test-images", type=_at_least(1), default=500, metavar="N", help=does)
+    temporal = add(layouts, "temporal_causal3dident", "sequences in the layout of CITRIS", _MAKE_TEMPORAL)
+    temporal.set_defaults(data_verb="make temporal_causal3dident")
+    does = "images of the training sequence (default: 10000)"
+    temporal.add_argument("--images", type=_at_least(2), default=10_000, metavar="N", help=does)
+    does = "images of val_indep and of test_indep (default: 1000)"
+    temporal.add_argument("--test-images", type=_at_least(2), default=1000, metavar="N", help=does)
+    does = "triplets of val_triplets and of test_triplets (default: 1000)"
+    temporal.add_argument("--triplets", type=_at_least(2), default=1000, metavar="N", help=does)
+    does = "position and rotation are each one variable, as in the published experiments"
+    temporal.add_argument("--coarse", action="store_true", help=does)
+    does = (
+        "columns of raw_latents; the published loader wants 10, and takes the others from shape_latents (default: 12)"
+    )
+    temporal.add_argument("--raw-columns", type=int, choices=(10, 12), default=12, help=does)
+    for layout in (static, temporal):
+        layout.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+        does = "0 teapot, 1 hare, 2 dragon, 3 cow, 4 armadillo, 5 horse, 6 head (default: all)"
+        layout.add_argument(
+            "--classes", type=int, nargs="+", choices=range(7), default=list(range(7)), metavar="C", help=does
+        )
+        layout.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="default: 0")
+        _add_drawing_options(layout, size=64, samples=16)
+    sheet = add(commands, "sheet", "draw what each latent does to each class, as one picture", _SHEET_EXAMPLES)
+    sheet.set_defaults(data_verb="sheet")
+    sheet.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    _add_drawing_options(sheet, size=80, samples=64)
+
+
+def _add_drawing_options(parser: argparse.ArgumentParser, *, size: int, samples: int) -> None:
+    does = f"pixels a side (default: {size})"
+    parser.add_argument("--size", type=_at_least(8, 1024), default=size, metavar="N", help=does)
+    does = f"light samples a pixel (default: {samples})"
+    parser.add_argument("--samples", type=_at_least(1), default=samples, metavar="N", help=does)
+    does = "folder of .obj, .off or .ply files to draw instead of our shapes"
+    parser.add_argument("--meshes", type=Path, metavar="DIR", help=does)
+    does = "axis of the files that points up, or CLASS=AXIS where they differ (default: z); -y is given as --mesh-up=-y"
+    parser.add_argument("--mesh-up", nargs="+", default=[], metavar="AXIS", help=does)
+
+
+def _at_least(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A whole number in a range, for argparse."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < low or (high is not None and value > high):
+            wanted = f"at least {low:,}" if high is None else f"between {low:,} and {high:,}"
+            raise argparse.ArgumentTypeError(f"{value} is not {wanted}")
+        return value
+
+    return number
 
 
 _DETACH = "come back at once: a SLURM job of its own drives the study, or a process in the background"
@@ -161,6 +244,42 @@ examples:
   harness doctor --profile slurm/gpu.yaml --root /shared/runs --tracking http://127.0.0.1:5000 --patience 1800
 
 exit status: 0 all is right, 1 something is wrong, 2 wrong input
+"""
+_DATA_EXAMPLES = """\
+examples:
+  harness data make causal3dident --out images               a release of our own, for any code that reads Causal3DIdent
+  harness data make temporal_causal3dident --out sequences   the same for Temporal Causal3DIdent
+  harness data sheet --out sheet.png                         what each latent does to each class
+"""
+_MAKE_EXAMPLES = """\
+examples:
+  harness data make causal3dident --out images --images 1000 --test-images 100 --classes 0 1
+  harness data make temporal_causal3dident --out sequences --images 5000 --classes 0
+
+an interrupted command, given again, goes on where it stopped
+"""
+_MAKE_STATIC = """\
+writes DIR/{trainset,testset}/raw_latents_C.npy and images_C/I.png; latents follow the released graph
+
+examples:
+  harness data make causal3dident --out images
+  harness data make causal3dident --out images --images 1000 --test-images 100 --classes 0 1 --size 128
+  harness data make causal3dident --out images --meshes shapes --mesh-up y
+  harness data make causal3dident --out images --meshes shapes --mesh-up cow=y horse=y
+  harness launch studies/causal3dident.yaml --set data.path=images
+"""
+_MAKE_TEMPORAL = """\
+writes DIR/{train,val_indep,test_indep,val_triplets,test_triplets}.npz
+
+examples:
+  harness data make temporal_causal3dident --out sequences
+  harness data make temporal_causal3dident --out sequences --images 5000 --classes 0    one shape, which stays
+  harness data make temporal_causal3dident --out sequences --coarse --raw-columns 10    for the published code
+"""
+_SHEET_EXAMPLES = """\
+examples:
+  harness data sheet --out sheet.png
+  harness data sheet --out sheet.png --meshes shapes --mesh-up y --size 120
 """
 _SCHEMA_EXAMPLES = """\
 example: harness schema --out study.schema.json, and as first line of a study file

@@ -1,0 +1,121 @@
+"""The verbs of ``harness data``: releases made from our own renderer, and a sheet of what it draws."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.data_spec import Causal3DIdentData
+
+
+def data(options: argparse.Namespace) -> int:
+    """Carry out the command chosen under ``harness data``; gives the exit status."""
+    if options.data_verb is None:
+        options.print_help()
+        return 2
+    verbs: dict[str, Callable[[argparse.Namespace], None]] = {
+        "make causal3dident": _make_static,
+        "make temporal_causal3dident": _make_temporal,
+        "sheet": _sheet,
+    }
+    verbs[options.data_verb](options)
+    return 0
+
+
+def _make_static(options: argparse.Namespace) -> None:
+    from harness.data.causal3dident.progress import ProgressLine
+    from harness.data.causal3dident.static_writer import write_static
+
+    counts = {"trainset": options.images, "testset": options.test_images}
+    write_static(options.out, _drawn(options), counts, ProgressLine("rendering images"))
+    _say_how_to_use(options)
+
+
+def _make_temporal(options: argparse.Namespace) -> None:
+    from harness.data.causal3dident.progress import ProgressLine
+    from harness.data.causal3dident.temporal_writer import Sizes, write_temporal
+
+    write_temporal(
+        options.out,
+        _drawn(options),
+        Sizes(options.images, options.test_images, options.triplets),
+        coarse=options.coarse,
+        raw_columns=options.raw_columns,
+        progress=ProgressLine("rendering images"),
+    )
+    _say_how_to_use(options, *(["data.process.grouped=true"] if options.coarse else []))
+
+
+def _say_how_to_use(options: argparse.Namespace, *more: str) -> None:
+    classes = ", ".join(str(class_id) for class_id in sorted(set(options.classes)))
+    changes = [f"data.path={options.out}", f"data.classes=[{classes}]", *more]
+    study = f"studies/{options.data_verb.split()[-1]}.yaml"
+    said = " ".join(f"--set {shlex.quote(change)}" for change in changes)
+    print(f"made {options.out}\nuse it: harness launch {study} {said}")
+
+
+def _sheet(options: argparse.Namespace) -> None:
+    from harness.data.causal3dident.contact_sheet import contact_sheet
+    from harness.data.causal3dident.progress import ProgressLine
+
+    contact_sheet(
+        options.out,
+        meshes=options.meshes,
+        mesh_up=_mesh_up(options),
+        image_size=options.size,
+        samples=options.samples,
+        progress=ProgressLine("rendering images"),
+    )
+    print(f"wrote {options.out}")
+
+
+def _drawn(options: argparse.Namespace) -> Causal3DIdentData:
+    """How images are drawn, as a study file would say it."""
+    from harness.data_spec import Causal3DIdentData
+
+    return Causal3DIdentData.model_validate(
+        {
+            "classes": tuple(sorted(set(options.classes))),
+            "image_size": options.size,
+            "samples": options.samples,
+            "seed": options.seed,
+            "meshes": None if options.meshes is None else str(options.meshes),
+            "mesh_up": _mesh_up(options),
+        }
+    )
+
+
+def _mesh_up(options: argparse.Namespace) -> str | dict[str, str]:
+    """The axis that points up in all meshes, or in those of the classes named.
+
+    Raises
+    ------
+    UserError
+        If a word names no axis or class, or there are no meshes to turn.
+    """
+    from typing import get_args
+
+    from harness.data_spec import Axis, ObjectClass
+
+    words: list[str] = options.mesh_up
+    if not words:
+        return "z"
+    if options.meshes is None:
+        raise UserError("--mesh-up turns the meshes of a folder; name the folder with --meshes, or leave --mesh-up out")
+    if len(words) == 1 and words[0] in get_args(Axis):
+        return words[0]
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, axis = word.partition("=")
+        if name not in get_args(ObjectClass) or axis not in get_args(Axis):
+            raise UserError(
+                f"--mesh-up {word}: is no axis ({', '.join(get_args(Axis))}) and no CLASS=AXIS; classes are "
+                f"{', '.join(get_args(ObjectClass))}"
+            )
+        found[name] = axis
+    return found
