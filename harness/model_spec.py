@@ -24,10 +24,9 @@ class AlignmentSpec(Part):
     kind: Literal["mean", "mmd"] = Field("mean", description="pair by pair, or between distributions")
 
 
-class ModelSpec(Part):
-    """Fields every latent model has."""
+class NetworkSpec(Part):
+    """Fields of every model: what its encoder sees, and how large it is."""
 
-    latent_dim: int = Field(11, ge=1, le=4096, description="size of the latent space, d_v + d_i")
     network: Literal["auto", "mlp", "conv", "resnet18"] = Field(
         "auto", description="auto: conv for images without input_pca; resnet18: the large one, for a GPU"
     )
@@ -37,14 +36,20 @@ class ModelSpec(Part):
     input_whiten: bool = Field(
         True, description="scale each component to unit variance; false keeps their proportions, for curved data"
     )
-    likelihood_variance: float = Field(0.01, gt=0, description="fixed, on standardised or whitened inputs")
-    kl_warmup: float = Field(0.1, ge=0, le=1, description="fraction of the epochs with a rising KL weight")
 
     @model_validator(mode="after")
-    def _pca_needs_mlp(self) -> ModelSpec:
+    def _pca_needs_mlp(self) -> NetworkSpec:
         if self.input_pca is not None and self.network in ("conv", "resnet18"):
             raise ValueError("input_pca needs network: mlp (a convolution has no pixels left to work on)")
         return self
+
+
+class ModelSpec(NetworkSpec):
+    """Fields every latent model has."""
+
+    latent_dim: int = Field(11, ge=1, le=4096, description="size of the latent space, d_v + d_i")
+    likelihood_variance: float = Field(0.01, gt=0, description="fixed, on standardised or whitened inputs")
+    kl_warmup: float = Field(0.1, ge=0, le=1, description="fraction of the epochs with a rising KL weight")
 
 
 class CausalModelSpec(ModelSpec):
@@ -178,4 +183,12 @@ class DiscrepancyVAESpec(ModelSpec):
         return self
 
 
-AnyModelSpec = Annotated[PerturbedVAESpec | CiteVAESpec | BetaVAESpec | DiscrepancyVAESpec, Field(discriminator="kind")]
+class SupervisedSpec(NetworkSpec):
+    """A regressor from frames to their true latents: an oracle, the ceiling for models that see no truth."""
+
+    kind: Literal["supervised"] = "supervised"
+
+
+AnyModelSpec = Annotated[
+    PerturbedVAESpec | CiteVAESpec | BetaVAESpec | DiscrepancyVAESpec | SupervisedSpec, Field(discriminator="kind")
+]

@@ -14,16 +14,18 @@ from torch import Tensor
 from harness.condition_scoring import CONDITIONS, conditions_of_model, conditions_of_truth
 from harness.data.batch import PerturbationData
 from harness.data.seeding import derive, generator
-from harness.evaluation.baselines import CannotPredict
 from harness.evaluation.conditions import Verdict
 from harness.evaluation.graph import graph_f1, graph_shd, target_accuracy
 from harness.evaluation.identifiability import identifiability_scores
 from harness.evaluation.prediction import OodResult, evaluate_ood
 from harness.evaluation.rotation import rotation_test
+from harness.factor_scoring import has_images, latent_by_latent, published_scores, whole_scores
 from harness.files import write_when_room
+from harness.latent_scoring import LATENT_METRICS, score_latents, u_of
 from harness.models import LatentModel, Latents
 from harness.models.causal_vae import CausalVAE
 from harness.models.discrepancy_vae import DiscrepancyVAE
+from harness.models.supervised import Supervised
 from harness.training.loop import Trainer
 from harness.training.second_stage import applies_to, candidate_of
 
@@ -33,6 +35,8 @@ KEPT_LATENTS = 2000
 ROTATIONS = 4
 #: Most training cells of a condition the baselines' means are taken over; bounds memory for images.
 BASELINE_CELLS = 500
+#: Why a supervised model has no OOD scores.
+NO_DECODER = "a supervised model has no decoder and predicts no cells"
 
 Array = NDArray[np.float64]
 
@@ -76,8 +80,11 @@ def score_identifiability(
     seed: int,
     *,
     targets: Tensor | None = None,
+    published: bool = False,
 ) -> Scored:
     """Scores of the test split's latents against the truth, and those of the same encoder before training.
+
+    Of images also latent by latent, and CITRIS's scores, DCI and the class (see `harness.factor_scoring`).
 
     Parameters
     ----------
@@ -90,6 +97,8 @@ def score_identifiability(
     targets : (p, d_v)
         The model's ``target_scores``, or None. Of a model told the targets, the accuracy says whether each latent
         became the one its label names.
+    published
+        Take R² at the sizes of the published protocol too, which costs minutes.
     """
     truth = data.truth
     if truth is None:
@@ -111,8 +120,13 @@ def score_identifiability(
         for block in (latents, untrained)
     )
     scored = Scored({f"identifiability/{name}": value for name, value in found.values.items()})
-    for name in ("mcc", "r2_responsive", "r2_invariant"):
-        scored.metrics[f"identifiability/{name}_untrained"] = before.values[name]
+    scored.metrics |= {
+        f"identifiability/{name}_untrained": value for name, value in before.values.items() if name != "mcc_shuffled"
+    }
+    if has_images(data):
+        scored.metrics |= latent_by_latent(found, before) | whole_scores(data, latents, untrained, seed)
+    if published:
+        scored.metrics |= published_scores(data, latents, untrained, seed)
     if graph is not None and truth.mechanisms is not None:
         edges = graph.cpu().numpy(), truth.mechanisms.graph[0].numpy(), found.assignment
         scales = {"learned_scale": latents.responsive.std(0).numpy(), "true_scale": true_v.std(0)}
@@ -145,20 +159,26 @@ def write_latents(path: Path, data: PerturbationData, latents: Latents) -> None:
     write_when_room(path, buffer.getvalue())
 
 
-def score_ood(model: LatentModel, data: PerturbationData, cells: int, seed: int) -> Scored:
-    """OOD scores of every held-out split, beside the baselines on the same conditions.
+def score_ood(model: LatentModel, data: PerturbationData, latents: Latents, cells: int, seed: int) -> Scored:
+    """OOD scores of every held-out split, beside the baselines on the same conditions; of latents too, where known.
 
     The model starts from control cells of the training split: predictions may use what training saw, and nothing of
     the conditions they are compared with.
 
     Parameters
     ----------
+    latents
+        Of the test split.
     cells
         Most cells of a condition.
     seed
         Governs the model's draws and the subsampling of cells.
     """
     scored = Scored()
+    if isinstance(model, Supervised):
+        rows = torch.cat([data.splits["test"][:0], *(data.splits[split] for split in data.ood)])
+        names = {data.conditions[which] for which in data.condition[rows].tolist()} - {"control"}
+        return Scored(excluded={name: NO_DECODER for name in sorted(names)})
     train = _cells_by_condition(data, "train", BASELINE_CELLS, data.seen)
     control = train["control"]
     predictor = Predictor(model, data, seed)
@@ -172,6 +192,13 @@ def score_ood(model: LatentModel, data: PerturbationData, cells: int, seed: int)
             seed=derive(seed, split),
         )
         _collect(scored, split, result)
+    for split, result in score_latents(model, data, latents, cells, seed).items():
+        for name in LATENT_METRICS:
+            if name in result.metrics:
+                scored.metrics[f"ood/{split}/latent_{name}"] = result.metrics[name]
+            for baseline, metrics in result.baselines.items():
+                if name in metrics:
+                    scored.baselines[f"baseline/{baseline}/ood/{split}/latent_{name}"] = metrics[name]
     return scored
 
 
@@ -262,12 +289,7 @@ class Predictor:
     @torch.no_grad()
     def __call__(self, condition: str, control: Array) -> Array:
         """Cells (n, features) of ``condition`` from control cells (n, features)."""
-        known = {name: k for k, name in enumerate(self.data.perturbations)}
-        u = torch.zeros(len(control), len(known))
-        for member in condition.split("+"):
-            if member not in known:
-                raise CannotPredict(f"{member} was never seen in training, and one-hot u says nothing about it")
-            u[:, known[member]] = 1.0
+        u = u_of(condition, self.data).expand(len(control), -1)
         device = next(self.model.parameters()).device
         frames = torch.as_tensor(control, dtype=torch.float32).unflatten(1, self.data.frame_shape).to(device)
         random = generator(self.seed, "prediction", condition, device=device)

@@ -26,13 +26,16 @@ from harness.data import load
 from harness.data.batch import PerturbationData
 from harness.data.seeding import derive, generator
 from harness.errors import TrialFailure, TrialStopped, UserError
+from harness.factor_scoring import ceiling_scores, check_published_r2
 from harness.files import write_when_room
-from harness.model_spec import BetaVAESpec, CausalModelSpec
+from harness.model_spec import BetaVAESpec, CausalModelSpec, ModelSpec, SupervisedSpec
 from harness.models import LatentModel, Latents, build_model
+from harness.models.supervised import Supervised
 from harness.scoring import Scored
 from harness.training import checkpoint
 from harness.training.loop import Trained, Trainer, TrainingFiles
 from harness.training.pairing import Pairing
+from harness.training.supervision import regression_targets
 from harness.trial_result import RESULT_FILE, TrialResult, read_result
 from harness.trial_spec import TrialSpec
 
@@ -116,6 +119,8 @@ class _Trial:
     def run(self, blank: TrialResult, on_epoch: Callable[[int], None] | None, leave: Callable[[], bool]) -> TrialResult:
         began = time.monotonic()
         spec, data = self.spec, self.data
+        if spec.evaluate.published_r2:
+            check_published_r2(data)
         pairing = Pairing(data, self._pairing(), spec.seed)
         model = self._fresh_model(pairing.kind)
         trainer = Trainer(
@@ -124,7 +129,7 @@ class _Trial:
             spec.train,
             pairing=pairing,
             seed=spec.seed,
-            kl_warmup=spec.model.kl_warmup,
+            kl_warmup=spec.model.kl_warmup if isinstance(spec.model, ModelSpec) else 0.0,
             precision=spec.precision,
             device=self.device,
             files=TrainingFiles.under(self.folder),
@@ -160,20 +165,27 @@ class _Trial:
         fields = spec.model.model_dump() | {"pairing": pairing}
         if isinstance(spec.model, CausalModelSpec):
             fields["responsive_dim"] = spec.model.d_v
+        truth = None if data.truth is None else regression_targets(data.truth)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(spec.seed, "initialisation"))
             model = build_model(
-                fields, shape=data.frame_shape, perturbations=len(data.perturbations), targets=data.targets
+                fields,
+                shape=data.frame_shape,
+                perturbations=len(data.perturbations),
+                targets=data.targets,
+                columns=None if truth is None else (truth[0].shape[1], truth[1].shape[1]),
             )
         random = generator(spec.seed, "principal components")
         seen = torch.unique(data.index[data.splits["train"], : data.seen])
         chosen = seen[torch.randperm(len(seen), generator=random)[:FITTED_FRAMES]].sort().values
         model.transform.fit(data.as_float(data.frames[chosen]), random)
+        if isinstance(model, Supervised) and truth is not None:
+            model.fit_targets(torch.cat(truth, dim=1)[seen])
         return model.to(self.device)
 
     def _pairing(self) -> str:
         # a model without u needs no control, but its trajectories still have a first frame
-        return "none" if isinstance(self.spec.model, BetaVAESpec) else self.spec.model.pairing
+        return "none" if isinstance(self.spec.model, BetaVAESpec | SupervisedSpec) else self.spec.model.pairing
 
     def _score(self, model: LatentModel, trainer: Trainer, latents: Latents, untrained: Latents) -> Scored:
         spec, data = self.spec, self.data
@@ -181,9 +193,21 @@ class _Trial:
         wanted = []
         if spec.evaluate.identifiability:
             graph, targets = model.learned_graph(), scoring.target_scores(model)
-            wanted.append(scoring.score_identifiability(data, latents, untrained, graph, spec.seed, targets=targets))
+            wanted.append(
+                scoring.score_identifiability(
+                    data,
+                    latents,
+                    untrained,
+                    graph,
+                    spec.seed,
+                    targets=targets,
+                    published=spec.evaluate.published_r2,
+                )
+            )
+            if isinstance(model, Supervised):
+                wanted.append(Scored(ceiling_scores(data, latents, untrained)))
         if spec.evaluate.ood:
-            wanted.append(scoring.score_ood(model, data, spec.evaluate.cells, spec.seed))
+            wanted.append(scoring.score_ood(model, data, latents, spec.evaluate.cells, spec.seed))
         if spec.evaluate.conditions:
             rotation = scoring.rotation_of(model, trainer, spec.evaluate.rotation_steps, spec.seed)
             wanted.append(scoring.score_conditions(model, data, latents, spec.seed, rotation=rotation))

@@ -193,8 +193,8 @@ def test_baselines_do_not_see_times_held_out_of_training():
     data = simulated(process={"lagged": "diagonal", "steps": 3, "held_out_steps": 1})
     changed = replace(data, frames=data.frames.clone())
     changed.frames[data.index[data.splits["train"], 3]] += 100.0
-    model, _ = untrained(CiteVAESpec(responsive_dim=2, **SMALL), data)
-    first, second = (score_ood(model, which, 40, 0) for which in (data, changed))
+    model, latents = untrained(CiteVAESpec(responsive_dim=2, **SMALL), data)
+    first, second = (score_ood(model, which, latents, 40, 0) for which in (data, changed))
     assert any(name.startswith("ood/later/") for name in first.metrics)
     assert (first.metrics, first.baselines) == (second.metrics, second.baselines)
 

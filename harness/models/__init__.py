@@ -14,10 +14,11 @@ from harness.models.cite_vae import CiteVAE
 from harness.models.discrepancy_vae import DiscrepancyVAE
 from harness.models.mechanisms import FamilyOptions
 from harness.models.perturbed_vae import PerturbedVAE
+from harness.models.supervised import Supervised
 
 __all__ = ["LatentModel", "Latents", "Loss", "Networks", "build_model"]
 
-_NETWORK_FIELDS = tuple(entry.name for entry in fields(Networks))
+_NETWORK_FIELDS = tuple(entry.name for entry in fields(Networks) if entry.name != "likelihood_variance")
 _DISCREPANCY_FIELDS = (
     "latent_dim",
     "kl",
@@ -37,6 +38,7 @@ def build_model(
     shape: tuple[int, ...],
     perturbations: int,
     targets: Tensor | None,
+    columns: tuple[int, int] | None = None,
 ) -> LatentModel:
     """Make the model a study file describes, its parameters drawn from torch's global generator.
 
@@ -50,13 +52,21 @@ def build_model(
         p, the length of u.
     targets : (p, d_true) bool
         Known targets, or None.
+    columns
+        Columns of the true responsive and invariant latents, for a supervised model; None where there is no truth.
 
     Raises
     ------
     ValueError
         If the model cannot be built on such data; one sentence saying what would do.
     """
-    networks = Networks(**{name: described[name] for name in _NETWORK_FIELDS})
+    if described["kind"] == "supervised":
+        if columns is None:
+            raise ValueError(
+                "kind: supervised learns from true latents, which these data do not have; use another kind"
+            )
+        return Supervised(shape, Networks(**_networks_of(described), likelihood_variance=1.0), columns=columns)
+    networks = Networks(**_networks_of(described), likelihood_variance=described["likelihood_variance"])
     if described["kind"] == "beta_vae":
         return BetaVAE(shape, networks, latent_dim=described["latent_dim"], kl=described["kl"])
     if described["kind"] == "discrepancy_vae":
@@ -80,5 +90,10 @@ def build_model(
         return PerturbedVAE(shape, networks, **options)
     if described["kind"] == "cite_vae":
         return CiteVAE(shape, networks, **options)
-    known = "perturbed_vae, cite_vae, beta_vae, discrepancy_vae"
+    known = "perturbed_vae, cite_vae, beta_vae, discrepancy_vae, supervised"
     raise ValueError(f"model {described['kind']!r} is unknown; known are {known}")
+
+
+def _networks_of(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's fields say of encoder and decoder, the likelihood apart, which not every model has."""
+    return {name: described[name] for name in _NETWORK_FIELDS}

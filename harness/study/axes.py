@@ -246,7 +246,7 @@ def build(
             if wrong.path == homes[part] and set_by[part]:
                 raise SpecError(wrong.path, f"{wrong.sentence} (in the cell {label})") from error
             raise wrong from error
-    its_wrong = mismatch(checked["model"], checked["data"])
+    its_wrong = mismatch(checked["model"], checked["data"], checked["evaluate"])
     if its_wrong is not None:
         home = homes[its_wrong.part]
         sentence = f"{dotted((*home, its_wrong.field))} {its_wrong.says}"

@@ -13,6 +13,9 @@ from harness.study.spec import ExpectSpec, StudySpec, Where, predicts
 #: Kinds of models that are in a study to fail: predicted not to identify anywhere, unless the study names them.
 CONTROLS = ("beta_vae",)
 
+#: Kinds of models that are told the truth: what they find is no matter of prediction, unless the study names them.
+ORACLES = ("supervised",)
+
 Entry = Mapping[str, Any]
 
 
@@ -59,10 +62,13 @@ class Expectation:
         entry = self.entries[model]
         if self.axis == MODEL_AXIS:
             where = self.rules[0][1]
-            return not isinstance(where, str) and any(_names(str(words), entry, setting) for words in where)
+            named = not isinstance(where, str) and any(_names(str(words), entry, setting) for words in where)
+            return None if not named and kind_of_label(model) in ORACLES else named
         fitting = [(words, where) for words, where in self.rules if words and _names(words, entry, setting)]
         if fitting:
             return predicts(max(fitting, key=lambda rule: len(_split(rule[0])))[1], value)
+        if kind_of_label(model) in ORACLES:
+            return None
         if kind_of_label(model) in CONTROLS:
             return False
         return next((predicts(where, value) for words, where in self.rules if not words), None)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.data_spec import AnyDataSpec, Causal3DIdentData, PerturbseqData
-from harness.model_spec import AnyModelSpec, BetaVAESpec, CausalModelSpec, PerturbedVAESpec
+from harness.data_spec import AnyDataSpec, ImageData, PerturbseqData
+from harness.model_spec import AnyModelSpec, BetaVAESpec, CausalModelSpec, PerturbedVAESpec, SupervisedSpec
+from harness.process_spec import LinearGaussianSpec
+from harness.trial_spec import PUBLISHED_R2_CELLS, EvaluateSpec
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,16 @@ class Mismatch:
     says: str
 
 
-def mismatch(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
-    """The first thing about a model that these data cannot serve; None where nothing is known to be wrong."""
-    return _of_data(data) or _of_inputs(model, data) or _of_causes(model, data) or _of_pairs(model, data)
+def mismatch(model: AnyModelSpec, data: AnyDataSpec, evaluate: EvaluateSpec | None = None) -> Mismatch | None:
+    """The first thing about a model, or a score, that these data cannot serve; None where none is known."""
+    return (
+        _of_data(data)
+        or _of_scores(data, evaluate)
+        or _of_inputs(model, data)
+        or _of_truth(model, data)
+        or _of_causes(model, data)
+        or _of_pairs(model, data)
+    )
 
 
 def _of_data(data: AnyDataSpec) -> Mismatch | None:
@@ -35,13 +44,34 @@ def _of_data(data: AnyDataSpec) -> Mismatch | None:
     return None
 
 
+def _of_scores(data: AnyDataSpec, evaluate: EvaluateSpec | None) -> Mismatch | None:
+    if evaluate is None or not evaluate.published_r2 or getattr(data, "path", None) is not None:
+        return None  # how many cells a file leaves to test on is known once it is read
+    if data.test_cells >= PUBLISHED_R2_CELLS:
+        return None
+    return Mismatch(
+        "data",
+        "test_cells",
+        f"is {data.test_cells:,}, but evaluate.published_r2 needs {PUBLISHED_R2_CELLS:,} or more; "
+        "give more, or leave published_r2 out",
+    )
+
+
 def _of_inputs(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
-    if model.network == "conv" and not isinstance(data, Causal3DIdentData):
+    if model.network == "conv" and not isinstance(data, ImageData):
         return Mismatch("model", "network", f"is conv, but {data.kind} data are vectors and no images; use mlp")
     features = _features(data)
     if model.input_pca is not None and features is not None and model.input_pca > features:
         return Mismatch(
             "model", "input_pca", f"is {model.input_pca}, but a frame of these data has {features} features; use fewer"
+        )
+    return None
+
+
+def _of_truth(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
+    if isinstance(model, SupervisedSpec) and isinstance(data, PerturbseqData) and data.path is not None:
+        return Mismatch(
+            "model", "kind", "is supervised, but a file of cells has no true latents to learn from; use another kind"
         )
     return None
 
@@ -69,7 +99,7 @@ def _of_causes(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
 
 
 def _of_pairs(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
-    if isinstance(model, BetaVAESpec):
+    if isinstance(model, BetaVAESpec | SupervisedSpec):
         return None
     if model.pairing == "true" and data.pairs != "true":
         return Mismatch(
@@ -93,7 +123,7 @@ def _of_pairs(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
 
 def _features(data: AnyDataSpec) -> int | None:
     """Numbers in a frame; None where only the file knows."""
-    if isinstance(data, Causal3DIdentData):
+    if isinstance(data, ImageData):
         return 3 * data.image_size**2
     if isinstance(data, PerturbseqData):
         return data.genes if data.path is None else None
@@ -101,12 +131,12 @@ def _features(data: AnyDataSpec) -> int | None:
 
 
 def _steps(data: AnyDataSpec) -> int:
-    """Frames under u of a generated trajectory; images and a file of cells are snapshots."""
-    if isinstance(data, Causal3DIdentData) or (isinstance(data, PerturbseqData) and data.path is not None):
+    """Frames under u of a generated trajectory; a file of cells is a snapshot."""
+    if isinstance(data, PerturbseqData) and data.path is not None:
         return 1
-    return data.process.steps
+    return data.process.steps if isinstance(data.process, LinearGaussianSpec) else 1
 
 
 def _responsive(data: AnyDataSpec) -> int:
     """Responsive latents of generated data, each of them a possible target."""
-    return len(data.responsive) if isinstance(data, Causal3DIdentData) else data.process.responsive
+    return len(data.responsive) if isinstance(data, ImageData) else data.process.responsive

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.study.expectation import Expectation
+from harness.study.axes import kind_of_label
+from harness.study.expectation import ORACLES, Expectation
 from harness.study.records import FINISHED, Record, Records
 from harness.study.tables import (
     FLOOR,
@@ -50,6 +51,11 @@ def notes(
         Longest list of names in one sentence.
     """
     lines = [_interval_note(records), *_mark_notes(made, records)]
+    if any(kind_of_label(model) in ORACLES for model in records.models):
+        lines.append(
+            "Supervised (oracle): an encoder of the same kind, trained on the true latents of the training frames. It "
+            "is no rival: what it cannot say of a latent, no model that sees no truth can be expected to say."
+        )
     if oracle_selection:
         lines.append("ORACLE SELECTION: this study selects on truth or test scores; its best cells are optimistic.")
     if expectation is not None:

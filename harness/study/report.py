@@ -21,7 +21,16 @@ from harness.study.plan import Plan, PlannedTrial, Point
 from harness.study.records import AxisValue, Record, Records
 from harness.study.spec import ObjectiveSpec, StudySpec
 from harness.study.statistics import Estimate
-from harness.study.tables import MCC_ACROSS_SEEDS, axis_title, model_text, tables, trial_text, without
+from harness.study.tables import (
+    MCC_ACROSS_SEEDS,
+    Table,
+    axis_title,
+    latent_tables,
+    model_text,
+    tables,
+    trial_text,
+    without,
+)
 from harness.study.verdicts import Verdict, verdict_table, verdicts, verdicts_csv
 from harness.study.written import markdown, table_csv, terminal, trials_csv
 
@@ -98,15 +107,16 @@ def write_report(
     if study.search is not None or len(records.cells) > MANY_CELLS:
         shown = _first_cells(ranked(records, study.objective[0]), MOST_CELLS)
     every_score, wide, narrow = tables(shown, detailed=True), tables(shown), tables(shown, combined=False)
+    whole = [*every_score, *latent_tables(shown)]
     expectation = expectation_of(study)
     judged = () if expectation is None else tuple(verdicts(records, expectation))
     cells = {record.cell for record in shown}
     verdict = [verdict_table([one for one in judged if one.cell in cells])] if judged else []
 
-    def footnotes(most: int) -> list[str]:
+    def footnotes(made: Sequence[Table], most: int) -> list[str]:
         lines = notes(
             records,
-            wide,
+            made,
             oracle_selection=study.oracle_selection,
             expectation=expectation,
             verdicts=judged,
@@ -116,13 +126,13 @@ def write_report(
             lines.insert(0, f"The best {MOST_CELLS} cells by {study.objective[0].metric}; table.csv holds all.")
         return lines
 
-    every = footnotes(len(records) + sum(len(record.excluded) + len(record.warnings) for record in records))
+    every = footnotes(whole, len(records) + sum(len(record.excluded) + len(record.warnings) for record in records))
     heading = " - ".join(filter(None, (study.name, " ".join(study.description.split()))))
     out = folder.report
     written = {
         out / "table.csv": table_csv(records),
         out / "trials.csv": trials_csv(records),
-        out / "table.md": markdown(heading, [*every_score, *verdict], every),
+        out / "table.md": markdown(heading, [*whole, *verdict], every),
     }
     if judged:
         written[out / "verdicts.csv"] = verdicts_csv(judged)
@@ -132,10 +142,10 @@ def write_report(
     drawn = axis_figure(records, judged, out / "axis.png", title=study.name) if judged else None
     if drawn is not None:
         pictures.insert(0, Picture("Prediction and measurement", drawn, _axis_words(judged)))
-    html = page(study.name, _lead(study, records), [*every_score, *verdict], every, pictures)
+    html = page(study.name, _lead(study, records), [*whole, *verdict], every, pictures)
     write_atomic(out / "index.html", html)
     layouts = [[*made, *verdict] for made in (every_score, wide, narrow, without(narrow, MCC_ACROSS_SEEDS))]
-    text = terminal([heading, _counts(records)], layouts, footnotes(MOST_NAMES), width=width, colour=colour)
+    text = terminal([heading, _counts(records)], layouts, footnotes(wide, MOST_NAMES), width=width, colour=colour)
     map_path = next((one.path for one in pictures if one.path.name == "heatmap.png"), None)
     files = (out / "index.html", *written, *(one.path for one in pictures))
     return Report(text, map_path, files, agreed, judged, drawn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ PRETTY = {
     "cite_vae": "CITE-VAE",
     "beta_vae": "β-VAE",
     "discrepancy_vae": "Discrepancy-VAE",
+    "supervised": "Supervised (oracle)",
 }
 
 
@@ -64,6 +66,18 @@ DETAILS = (
     Column("identifiability/graph_shd", "graph SHD", "lower", 1),
     Column("identifiability/target_accuracy", "target accuracy", "higher"),
     Column("identifiability/restart_agreement", "restart agreement"),
+)
+#: Scores of images beside those: of the object's class, and of all learned latents together.
+OF_IMAGES = (
+    Column("identifiability/class_accuracy", "class accuracy", "higher"),
+    Column("identifiability/class_accuracy_majority", "of the majority"),
+    Column("identifiability/dci/disentanglement", "DCI: disentanglement", "higher"),
+    Column("identifiability/dci/completeness", "completeness", "higher"),
+    Column("identifiability/dci/informativeness", "informativeness", "higher"),
+    Column("identifiability/citris/r2_diagonal", "CITRIS: R² diagonal", "higher"),
+    Column("identifiability/citris/r2_off_diagonal", "R² off diagonal", "lower"),
+    Column("identifiability/citris/spearman_diagonal", "Spearman diagonal", "higher"),
+    Column("identifiability/citris/spearman_off_diagonal", "Spearman off diagonal", "lower"),
 )
 OOD = (
     Column("rmse_relative", "RMSE rel.", "lower", 3),
@@ -206,6 +220,44 @@ def tables(records: Records, *, combined: bool = True, detailed: bool = False) -
     made = [_table(records, "Identifiability", identifiability)] if identifiability else []
     made += [_table(records, f"Prediction of {_split_title(split)}", columns) for split, columns in splits.items()]
     return made or [_table(records, "Validation", (VALIDATION,))]
+
+
+def latent_tables(records: Records) -> list[Table]:
+    """Tables of what is known of single latents: R² of each, the ceiling, and the scores of all latents together.
+
+    Parameters
+    ----------
+    records
+        All of the study's records, unfinished ones included.
+
+    Returns
+    -------
+    list of Table
+        Only tables with a score; none where latents have no names worth a column.
+    """
+    have = [metric for metric in records.metrics if records.estimate(metric)]
+    kinds: tuple[tuple[str, str, Direction | None], ...] = (
+        ("factor", "R² of each latent, from the learned block of its kind", "higher"),
+        ("ceiling", "Ceiling: R² of what an encoder that is told the truth says of each latent", None),
+    )
+    made = []
+    for group, title, direction in kinds:
+        names = dict.fromkeys(m.split("/")[2] for m in have if re.fullmatch(f"identifiability/{group}/[^/]+/r2", m))
+        columns = [Column(f"identifiability/{group}/{name}/r2", axis_title(name), direction) for name in names]
+        made.append((title, tuple(columns)))
+    made.append(("All learned latents together", tuple(column for column in OF_IMAGES if column.metric in have)))
+    return [_table(_with_any(records, columns), title, columns) for title, columns in made if columns]
+
+
+def _with_any(records: Records, columns: Sequence[Column]) -> Records:
+    """Records of those cells that have one of the scores, or none finished yet."""
+    metrics = {column.metric for column in columns}
+    return Records(
+        record
+        for cell in records.cells.values()
+        if metrics & set(cell.metrics) or not len(cell.finished)
+        for record in cell
+    )
 
 
 def without(made: Sequence[Table], metric: str) -> list[Table]:

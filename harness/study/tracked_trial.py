@@ -95,6 +95,7 @@ def identity_tags(trial: TrackedTrial) -> dict[str, str]:
         "model": trial.model,
         "data_fingerprint": trial.fingerprint,
         **({"oracle_targets": "true"} if told_targets(trial.params) else {}),
+        **({"oracle_latents": "true"} if trial.params.get("model.kind") == "supervised" else {}),
     }
 
 

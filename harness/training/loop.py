@@ -22,12 +22,14 @@ from harness.data.batch import PerturbationData
 from harness.data.seeding import generator
 from harness.errors import TrialFailure, TrialInterrupted, TrialStopped
 from harness.files import LineFile, write_when_room
-from harness.models import LatentModel
+from harness.models import LatentModel, Loss
 from harness.models.causal_vae import CausalVAE
 from harness.models.moments import Moments
+from harness.models.supervised import Supervised
 from harness.training import checkpoint
 from harness.training.pairing import Pairing
 from harness.training.second_stage import applies_to, posterior_moments, second_stage
+from harness.training.supervision import regression_targets
 from harness.trial_spec import TrainSpec
 
 #: A latent dimension is active when its posterior mean varies more than this over cells (Burda et al. 2016).
@@ -109,6 +111,8 @@ class Trainer:
         with torch.no_grad():
             self.prepared = model.transform.prepare(data.frames.to(device))
         self.u = data.u.to(device)
+        if isinstance(model, Supervised) and data.truth is not None:
+            self.truth = torch.cat(regression_targets(data.truth), dim=1).to(device)
         fast = model.mechanism_parameters()
         chosen = {id(parameter) for parameter in fast}
         slow = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
@@ -201,7 +205,7 @@ class Trainer:
         for batch in batches:
             self.optimizer.zero_grad(set_to_none=True)
             with self._autocast():
-                loss = self.model.loss(self.prepared[index[batch]], u[batch], kl_weight, noise)
+                loss = self._loss(index[batch], u[batch], kl_weight, noise)
             loss.total.backward()  # type: ignore[no-untyped-call]
             if self.spec.gradient_clip is not None:
                 norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.gradient_clip)
@@ -225,10 +229,9 @@ class Trainer:
         sums: dict[str, float] = {}
         means_v, means_i = [], []
         for part in torch.arange(len(rows), device=self.device).split(4 * self.spec.batch_size):
-            frames = self.prepared[index[part]]
             with self._autocast():
-                terms = self.model.loss(frames, u[part], 1.0, noise).terms
-                latents = self.model.encode(frames, u[part])
+                terms = self._loss(index[part], u[part], 1.0, noise).terms
+                latents = self.model.encode(self.prepared[index[part]], u[part])
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(part)
             means_v.append(latents.responsive.float())
@@ -239,6 +242,13 @@ class Trainer:
         metrics["validation/active_invariant"] = float(_active(torch.cat(means_i)))
         self._refuse_nonfinite(metrics)
         return metrics
+
+    def _loss(self, index: Tensor, u: Tensor, kl_weight: float, noise: torch.Generator) -> Loss:
+        """Objective of the trajectories whose frames are ``index`` (n, T)."""
+        frames = self.prepared[index]
+        if isinstance(self.model, Supervised):
+            return self.model.loss(frames, u, kl_weight, noise, truth=self.truth[index])
+        return self.model.loss(frames, u, kl_weight, noise)
 
     # -- second stage -------------------------------------------------------------------------------------
 

@@ -3,12 +3,13 @@ import pytest
 from harness.data import load
 from harness.data_spec import Causal3DIdentData, PerturbseqData
 from harness.data_spec import SimulationData as Simulation
-from harness.model_spec import BetaVAESpec, CiteVAESpec, PerturbedVAESpec
+from harness.model_spec import BetaVAESpec, CiteVAESpec, PerturbedVAESpec, SupervisedSpec
 from harness.models import build_model
 from harness.study.load import load_study
 from harness.study.matching import mismatch
 from harness.study.plan import check
 from harness.training.pairing import Pairing
+from harness.trial_spec import EvaluateSpec
 
 STEPS = {"kind": "linear_gaussian", "responsive": 2, "invariant": 2, "steps": 2, "lagged": "diagonal"}
 REFUSED = [
@@ -91,6 +92,23 @@ def test_a_trajectory_starts_from_a_control():
 def test_simulated_counts_are_counts():
     found = mismatch(BetaVAESpec(), PerturbseqData(values="lognorm"))
     assert (found.part, found.field) == ("data", "values")
+
+
+def test_only_data_with_a_truth_can_be_learned_from_it():
+    assert mismatch(SupervisedSpec(), PerturbseqData()) is None
+    found = mismatch(SupervisedSpec(), PerturbseqData(path="cells.h5ad"))
+    assert (found.part, found.field) == ("model", "kind")
+    assert "no true latents to learn from" in found.says
+
+
+def test_published_sizes_need_their_cells():
+    wanted = EvaluateSpec(published_r2=True)
+    found = mismatch(BetaVAESpec(), Simulation(test_cells=12_287), wanted)
+    assert (found.part, found.field) == ("data", "test_cells")
+    assert "is 12,287, but evaluate.published_r2 needs 12,288 or more" in found.says
+    assert mismatch(BetaVAESpec(), Simulation(test_cells=12_288), wanted) is None
+    assert mismatch(BetaVAESpec(), Simulation(), EvaluateSpec()) is None
+    assert mismatch(BetaVAESpec(), PerturbseqData(path="cells.h5ad"), wanted) is None  # only the file knows
 
 
 def study_file(tmp_path, more):

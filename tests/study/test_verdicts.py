@@ -83,6 +83,16 @@ def test_a_control_may_be_named():
     assert expectation.predicts(0.01, list(expectation.entries)[2], {}) is True
 
 
+def test_of_an_oracle_nothing_is_predicted_unless_it_is_named():
+    models = [{"kind": "perturbed_vae"}, {"kind": "supervised"}]
+    for expect, predicted in (("> 0", None), ({"supervised": "> 0"}, True)):
+        spec = study(models=models, expect={"axis": "sparsity", "identifies_where": expect})
+        assert expectation_of(spec).predicts(0.01, "supervised", {}) is predicted
+    for named, predicted in ((["perturbed_vae"], None), (["supervised"], True)):
+        spec = study(models=models, expect={"axis": "model", "identifies_where": named})
+        assert expectation_of(spec).predicts("supervised", "supervised", {}) is predicted
+
+
 @pytest.mark.parametrize("name", ["targted", "targeted cite_vae", "intervention=soft", "data.environment=3", " "])
 def test_a_prediction_for_no_model_of_the_study_is_refused(name):
     spec = expecting({name: "> 0"}, **{"data.environments": [4, 8]})
