@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from harness.data.causal3dident.mesh_formats import read_obj, read_off, read_ply
 from harness.data.causal3dident.shapes import CLASS_NAMES, Mesh, normalised, shape
 from harness.errors import UserError
+
+#: The file's axes that become x (towards the camera), y and z (up), by the axis that points up; each a rotation.
+#: Models with y up look along z by custom: y and z go round in a ring, so that they then look at the camera.
+_RINGS = {
+    "x": ("y", "z", "x"),
+    "y": ("z", "x", "y"),
+    "z": ("x", "y", "z"),
+    "-x": ("y", "-z", "-x"),
+    "-y": ("z", "-x", "-y"),
+    "-z": ("x", "-y", "-z"),
+}
 
 #: Words by which a file is known as a class of the release, whatever the order of the files.
 _WORDS = {
@@ -22,8 +34,17 @@ _WORDS = {
 }
 
 
-def meshes_of(folder: Path | None, classes: Sequence[int]) -> dict[int, Mesh]:
+def meshes_of(folder: Path | None, classes: Sequence[int], up: str | Mapping[str, str] = "z") -> dict[int, Mesh]:
     """Shape of each class, centred, its largest side 1: our own, or the meshes of ``folder``.
+
+    Parameters
+    ----------
+    folder
+        Of meshes; None: our shapes.
+    classes
+        Numbers of the classes, 0..6.
+    up
+        As ``data.mesh_up``; see `up_axis`.
 
     Raises
     ------
@@ -32,7 +53,20 @@ def meshes_of(folder: Path | None, classes: Sequence[int]) -> dict[int, Mesh]:
     """
     if folder is None:
         return {class_id: shape(class_id) for class_id in classes}
-    return {class_id: read_mesh(path) for class_id, path in mesh_files(folder, classes).items()}
+    files = mesh_files(folder, classes)
+    return {class_id: turned(read_mesh(path), up_axis(up, class_id)) for class_id, path in files.items()}
+
+
+def up_axis(up: str | Mapping[str, str], class_id: int) -> str:
+    """The axis that points up in the file of a class: ``up`` itself, or what it says of the class, else ``z``."""
+    return up if isinstance(up, str) else up.get(CLASS_NAMES[class_id], "z")
+
+
+def turned(mesh: Mesh, up: str) -> Mesh:
+    """The mesh turned, and not mirrored, so that the axis ``up`` of its file (``y``, ``-z``, ...) points up."""
+    columns = ["xyz".index(axis[-1]) for axis in _RINGS[up]]
+    signs = [-1.0 if axis.startswith("-") else 1.0 for axis in _RINGS[up]]
+    return Mesh(mesh.vertices[:, columns] * signs, mesh.faces)
 
 
 def mesh_files(folder: Path, classes: Sequence[int]) -> dict[int, Path]:
@@ -70,7 +104,7 @@ def mesh_files(folder: Path, classes: Sequence[int]) -> dict[int, Path]:
 
 
 def read_mesh(path: Path) -> Mesh:
-    """A mesh as it stands in its file (z is taken as up), centred, its largest side 1.
+    """A mesh as it stands in its file, centred, its largest side 1.
 
     Raises
     ------
@@ -90,49 +124,4 @@ def read_mesh(path: Path) -> Mesh:
     return normalised(Mesh(vertices, faces))
 
 
-def _fan(polygons: Sequence[Sequence[int]]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """Triangles of convex polygons."""
-    triangles = [(ring[0], ring[k], ring[k + 1]) for ring in polygons for k in range(1, len(ring) - 1)]
-    return np.array(triangles, dtype=np.int64).reshape(-1, 3)
-
-
-def _read_obj(path: Path) -> Mesh:
-    vertices: list[list[float]] = []
-    polygons: list[list[int]] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        words = line.split()
-        if words[:1] == ["v"]:
-            vertices.append([float(word) for word in words[1:4]])
-        elif words[:1] == ["f"]:
-            corners = [int(word.split("/")[0]) for word in words[1:]]
-            # counted from 1, or, if negative, back from the latest vertex
-            polygons.append([corner - 1 if corner > 0 else len(vertices) + corner for corner in corners])
-    return Mesh(np.array(vertices, dtype=np.float64).reshape(-1, 3), _fan(polygons))
-
-
-def _read_off(path: Path) -> Mesh:
-    lines = (line.split("#")[0].split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    words = [word for line in lines for word in line]
-    if not words or words[0] != "OFF":
-        raise ValueError("it does not begin with OFF")
-    vertex_count, face_count = int(words[1]), int(words[2])
-    end = 4 + 3 * vertex_count
-    vertices = np.array(words[4:end], dtype=np.float64).reshape(vertex_count, 3)
-    polygons = []
-    for _ in range(face_count):
-        corners = int(words[end])
-        polygons.append([int(word) for word in words[end + 1 : end + 1 + corners]])
-        end += 1 + corners
-    return Mesh(vertices, _fan(polygons))
-
-
-def _read_ply(path: Path) -> Mesh:
-    from harness.data.causal3dident.renderer import load_mitsuba
-
-    mitsuba = load_mitsuba()
-    values = mitsuba.traverse(mitsuba.load_dict({"type": "ply", "filename": str(path)}))
-    vertices = np.array(values["vertex_positions"], dtype=np.float64).reshape(-1, 3)
-    return Mesh(vertices, np.array(values["faces"], dtype=np.int64).reshape(-1, 3))
-
-
-_READERS: dict[str, Callable[[Path], Mesh]] = {".obj": _read_obj, ".off": _read_off, ".ply": _read_ply}
+_READERS: dict[str, Callable[[Path], Mesh]] = {".obj": read_obj, ".off": read_off, ".ply": read_ply}

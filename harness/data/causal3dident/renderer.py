@@ -1,4 +1,4 @@
-"""Draws scenes with Mitsuba 3 (variant ``scalar_rgb``): pixels depend on latents and seed alone."""
+"""Draws scenes with Mitsuba 3: pixels depend on latents and seed alone."""
 
 from __future__ import annotations
 
@@ -15,23 +15,45 @@ Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 
-def load_mitsuba() -> Any:
-    """Mitsuba with its scalar variant set.
+#: Mitsuba's variant that draws on each device. Its LLVM variants, which draw on the CPU too, need a recent libLLVM.
+VARIANTS = {"cpu": "scalar_rgb", "cuda": "cuda_ad_rgb"}
+
+
+def load_mitsuba(device: str = "cpu") -> Any:
+    """Mitsuba with the variant of a device set, for this whole process.
+
+    Parameters
+    ----------
+    device
+        ``cpu``, or ``cuda``: a CUDA device, through OptiX. What ``cuda`` gives has been neither timed nor compared with
+        the CPU's pixels by the authors; the code path is the one of Mitsuba's other vectorised variants.
 
     Raises
     ------
     UserError
-        If the package is not installed.
+        If the package is not installed, or there is no such device.
     """
     try:
         import drjit
         import mitsuba
     except ImportError as error:
         raise UserError("rendering needs the package mitsuba, which is not installed: pip install mitsuba") from error
-    mitsuba.set_variant("scalar_rgb")
+    if device == "cuda":
+        _need_cuda(mitsuba, drjit)
+    mitsuba.set_variant(VARIANTS[device])
     drjit.set_thread_count(1)  # an image is one block: idle threads only spin, and double the time
     mitsuba.set_log_level(mitsuba.LogLevel.Error)  # the sampler announces each rounded number of samples
     return mitsuba
+
+
+def _need_cuda(mitsuba: Any, drjit: Any) -> None:
+    built = VARIANTS["cuda"] in mitsuba.variants()
+    if not built or not drjit.has_backend(drjit.JitBackend.CUDA):
+        reason = "no CUDA device with its driver was found" if built else "this build of mitsuba has no CUDA variant"
+        raise UserError(
+            f"data.render_device: cuda is not possible on this machine, where {reason}; "
+            "use render_device: cpu, or build the data on a machine with a GPU"
+        )
 
 
 def to_srgb(linear: NDArray[np.floating[Any]]) -> Pixels:
@@ -54,13 +76,26 @@ class Renderer:
     image_size
         Pixels along each side.
     samples
-        Light paths a pixel.
+        Light paths a pixel, over all lamps; each lamp has one at least.
+    object_size
+        Largest side of the object in the scene.
+    device
+        What draws; see `load_mitsuba`.
+
+    Raises
+    ------
+    UserError
+        If Mitsuba or the device is not there.
     """
 
-    def __init__(self, mesh: Mesh, image_size: int, samples: int) -> None:
-        self._mitsuba = load_mitsuba()
-        self._vertices = mesh.vertices * layout.OBJECT_SIZE
-        self._samples = samples
+    def __init__(
+        self, mesh: Mesh, image_size: int, samples: int, object_size: float = layout.OBJECT_SIZE, device: str = "cpu"
+    ) -> None:
+        self._mitsuba = load_mitsuba(device)
+        self._size = object_size
+        self._vertices = mesh.vertices * object_size
+        # half of the paths for the spotlight, whose edge is the sharpest
+        self._paths = {"sun": max(1, samples // 4), "lamp": max(1, samples // 4), "spot": max(1, samples // 2)}
         self._scene = self._mitsuba.load_dict(self._description(mesh, image_size))
         self._parameters = self._mitsuba.traverse(self._scene)
 
@@ -77,24 +112,40 @@ class Renderer:
         -------
         (3, size, size) uint8, sRGB.
         """
-        place = layout.placement(latents)
-        values = self._parameters
-        vertices = self._vertices @ place.rotation.T + place.centre
-        values["object.vertex_positions"] = vertices.astype(np.float32).ravel()
-        values["object.bsdf.reflectance.value"] = self._rgb(place.colour_object)
-        values["ground.bsdf.reflectance.value"] = self._rgb(place.colour_ground)
-        values["spot.intensity.value"] = self._rgb(layout.SPOT_INTENSITY * place.colour_spot)
-        values["spot.to_world"] = self._aimed(place.spot_origin, place.centre)
-        values.update()
-        image = self._mitsuba.render(self._scene, seed=seed, spp=self._samples)
-        return to_srgb(np.asarray(image))
+        place = layout.placement(latents, self._size)
+        self._set("object.vertex_positions", self._vertices @ place.rotation.T + place.centre)
+        self._set("object.bsdf.reflectance.value", place.colour_object)
+        self._set("ground.bsdf.reflectance.value", place.colour_ground)
+        self._set("spot.intensity.value", layout.SPOT_INTENSITY * place.colour_spot)
+        self._parameters["spot.to_world"] = self._aimed(place.spot_origin, place.centre)
+        return to_srgb(np.sum([self._lit_by(lamp, seed) for lamp in self._paths], axis=0))
+
+    def _lit_by(self, lamp: str, seed: int) -> NDArray[np.float32]:
+        """The image in the light of one lamp, linear RGB (height, width, 3).
+
+        Paths that choose among lamps differ in brightness by chance wherever the lamps' shadows and edges lie; lamps
+        drawn apart and added up have half that grain at the same number of paths. All of them are points, so that
+        what grain remains is that of edges cut by a finite number of paths.
+        """
+        for other in self._paths:
+            self._parameters[f"{other}.sampling_weight"] = float(other == lamp)
+        self._parameters.update()
+        return np.asarray(self._mitsuba.render(self._scene, seed=seed, spp=self._paths[lamp]))
+
+    def _set(self, name: str, values: Floats) -> None:
+        """Set a parameter to numbers, in the type that the variant keeps it in."""
+        kind = type(self._parameters[name])
+        flat = values.astype(np.float32).ravel()
+        # a colour of one array would be three times the same colour in the vectorised variants
+        self._parameters[name] = kind(*flat.tolist()) if len(flat) == 3 else kind(flat)
 
     def _description(self, mesh: Mesh, image_size: int) -> dict[str, Any]:
         transform = self._mitsuba.ScalarTransform4f
         white = {"type": "rgb", "value": [0.5, 0.6, 0.7]}  # not grey: a grey would become a one-channel spectrum
         diffuse = {"type": "diffuse", "reflectance": white}
         block = 1 << (image_size - 1).bit_length()
-        film = {"type": "hdrfilm", "width": image_size, "height": image_size, "rfilter": {"type": "box"}}
+        # a path counts for the pixels around it too: half the grain of a box at edges
+        film = {"type": "hdrfilm", "width": image_size, "height": image_size, "rfilter": {"type": "gaussian"}}
         camera = transform().look_at(origin=layout.CAMERA, target=[0, 0, 0], up=layout.CAMERA_UP)
         return {
             "type": "scene",
@@ -117,14 +168,11 @@ class Renderer:
                 "cutoff_angle": layout.SPOT_CUTOFF,
                 "beam_width": layout.SPOT_BEAM,
                 "intensity": white,
-                # half of all light samples: shares of 1/4, 1/2, 1/4 fall on the strata of the sampler, which halves
-                # the grain at 4, 8 and 16 samples
-                "sampling_weight": 2.0,
                 "to_world": self._aimed(np.array([4.0, 0.0, 10.0]), np.zeros(3)),
             },
             "ground": {
                 "type": "rectangle",
-                "to_world": transform().translate([0, 0, -layout.OBJECT_SIZE]).scale(200),
+                "to_world": transform().translate([0, 0, -self._size]).scale(200),
                 "bsdf": diffuse,
             },
             "object": self._object(mesh, diffuse),
@@ -136,13 +184,10 @@ class Renderer:
         vertices, faces = mesh
         thing = self._mitsuba.Mesh("object", len(vertices), len(faces), has_vertex_normals=True, props=properties)
         values = self._mitsuba.traverse(thing)
-        values["vertex_positions"] = vertices.astype(np.float32).ravel()
-        values["faces"] = faces.astype(np.uint32).ravel()
+        for name, array in (("vertex_positions", vertices.astype(np.float32)), ("faces", faces.astype(np.uint32))):
+            values[name] = type(values[name])(array.ravel())
         values.update()  # also computes smooth normals
         return thing
 
     def _aimed(self, origin: Floats, target: Floats) -> Any:
         return self._mitsuba.ScalarTransform4f().look_at(origin=origin, target=target, up=[0, 0, 1])
-
-    def _rgb(self, colour: Floats) -> Any:
-        return self._mitsuba.Color3f(colour)

@@ -8,11 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.causal3dident.renderer import Floats, Pixels
+from harness.data.causal3dident.scene import OBJECT_SIZE
 from harness.data.causal3dident.shapes import Mesh
 from harness.data.causal3dident.worker import Draughtsman
 from harness.data.causal3dident.workers import drawn
@@ -35,6 +37,8 @@ class Job:
     seeds : (m,) 32-bit seed of each image's light paths.
     image_size : pixels a side.
     samples : light paths a pixel.
+    object_size : largest side of the object in the scene.
+    device : what draws, ``cpu`` or ``cuda``.
     """
 
     meshes: dict[int, Mesh]
@@ -43,6 +47,13 @@ class Job:
     seeds: NDArray[np.int64]
     image_size: int
     samples: int
+    object_size: float = OBJECT_SIZE
+    device: str = "cpu"
+
+    @property
+    def setting(self) -> tuple[Any, ...]:
+        """What ``worker.Draughtsman`` is made from."""
+        return self.meshes, self.image_size, self.samples, self.object_size, self.device
 
 
 def render_to(
@@ -64,7 +75,7 @@ def render_to(
     path
         A ``.npy`` file.
     processes
-        How many draw; default: one for each core this process may use. Pixels do not depend on it.
+        How many draw; default: one for each core this process may use, or one on a GPU. Pixels do not depend on it.
     progress
         Called with images done and images in all.
     """
@@ -74,7 +85,7 @@ def render_to(
     chunks = [chunk for chunk in range(0, total, CHUNK) if chunk not in finished]
     done = total - sum(min(CHUNK, total - chunk) for chunk in chunks)
     progress(done, total)
-    count = _processes(processes, total - done)
+    count = _processes(processes, job.device, total - done)
     with open(record, "a", encoding="ascii") as log:
         for start, pixels in _drawn(job, chunks, count):
             images[start : start + len(pixels)] = pixels
@@ -101,10 +112,10 @@ def _opened(
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape), set()
 
 
-def _processes(wanted: int | None, images: int) -> int:
+def _processes(wanted: int | None, device: str, images: int) -> int:
     if wanted is not None:
         return wanted
-    if images < WORTH_PROCESSES:
+    if device == "cuda" or images < WORTH_PROCESSES:
         return 1
     # the cores this process may use, which under SLURM are fewer than there are; macOS does not tell
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -113,11 +124,10 @@ def _processes(wanted: int | None, images: int) -> int:
 
 def _drawn(job: Job, chunks: Sequence[int], processes: int) -> Iterator[tuple[int, Pixels]]:
     """First row and pixels of each chunk, in whatever order they are ready."""
-    setting = (job.meshes, job.image_size, job.samples)
     if processes > 1:
-        yield from drawn(chunks, partial(_part, job), setting, processes)
+        yield from drawn(chunks, partial(_part, job), job.setting, processes)
         return
-    draughtsman = Draughtsman(*setting)
+    draughtsman = Draughtsman(*job.setting)
     for start in chunks:
         yield start, draughtsman.draw(*_part(job, start))
 

@@ -42,19 +42,21 @@ class Placement(NamedTuple):
     colour_ground: Floats
 
 
-def placement(latents: Floats) -> Placement:
+def placement(latents: Floats, object_size: float = OBJECT_SIZE) -> Placement:
     """Scene of one latent vector.
 
     Parameters
     ----------
     latents : (10,) in [-1, 1], columns as `COLUMNS`.
+    object_size
+        Largest side of the object, D of the published scene: spotlight and object rise with it.
     """
     x, y, z, phi, theta, psi, spot, hue_object, hue_spot, hue_ground = (float(value) for value in latents)
     angle = spot * np.pi / 2
     return Placement(
         rotation=euler_xyz(*(np.pi / 2 * np.array([phi, theta, psi]))),
-        centre=np.array([3 * x, 3 * y, 3 * z + OBJECT_SIZE / 2]),
-        spot_origin=np.array([4 * np.sin(angle), 4 * np.cos(angle), 6 + OBJECT_SIZE]),
+        centre=np.array([3 * x, 3 * y, 3 * z + object_size / 2]),
+        spot_origin=np.array([4 * np.sin(angle), 4 * np.cos(angle), 6 + object_size]),
         colour_object=_colour(hue_object, SATURATION_OBJECT),
         colour_spot=_colour(hue_spot, SATURATION_SPOT),
         colour_ground=_colour(hue_ground, SATURATION_GROUND),

@@ -1,4 +1,4 @@
-"""Seven shapes of our own in place of the release's meshes, built from ellipsoids and tubes.
+"""Seven shapes of our own in place of the release's meshes, built from ellipsoids, tubes and a lathed body.
 
 None has a mirror plane or a rotation onto itself: with one, two rotations give the same image and the rotation
 latents cannot be recovered from it. The names are those of the release's classes, whose silhouettes they recall.
@@ -7,14 +7,16 @@ latents cannot be recovered from it. The names are those of the release's classe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.data_spec import ObjectClass
+
 Floats = NDArray[np.float64]
 
-CLASS_NAMES = ("teapot", "hare", "dragon", "cow", "armadillo", "horse", "head")
+CLASS_NAMES: tuple[str, ...] = get_args(ObjectClass)
 
 
 class Mesh(NamedTuple):
@@ -100,6 +102,33 @@ def tube(
     return _closed_tube(rings, start, end)
 
 
+def lathe(profile: Sequence[Sequence[float]], *, sides: int = 28) -> Mesh:
+    """Body of revolution about z.
+
+    Parameters
+    ----------
+    profile
+        (radius, height) along the outside, upwards, without the two poles: the first point's height is that of the
+        flat bottom, the last point's that of the flat top. Corners are rounded.
+    sides
+        Corners of each ring.
+    """
+    outline = _corners_cut(np.asarray(profile, float), 2)
+    around = np.linspace(0, 2 * np.pi, sides, endpoint=False)
+    circle = np.stack([np.cos(around), np.sin(around), np.zeros(sides)], axis=1)
+    rings = outline[:, :1, None] * circle + outline[:, 1, None, None] * np.array([0.0, 0.0, 1.0])
+    return _closed_tube(rings, np.array([0.0, 0.0, outline[0, 1]]), np.array([0.0, 0.0, outline[-1, 1]]))
+
+
+def _corners_cut(points: Floats, times: int) -> Floats:
+    """The polyline (k, d) with its corners cut off, ends kept (Chaikin 1974); each time doubles the points."""
+    for _ in range(times):
+        quarter = (points[1:] - points[:-1]) / 4
+        cut = np.stack([points[:-1] + quarter, points[1:] - quarter], axis=1).reshape(-1, points.shape[1])
+        points = np.concatenate([points[:1], cut[1:-1], points[-1:]])
+    return points
+
+
 def _smooth_curve(knots: Floats, points: Floats, along: Floats) -> Floats:
     """Quadratic or cubic polynomial through up to four points, else piecewise linear."""
     if len(points) <= 4:
@@ -125,14 +154,19 @@ def _frames(tangent: Floats) -> tuple[Floats, Floats]:
 
 
 def _teapot() -> Mesh:
+    # radius and height: foot, belly, shoulder, collar, the lid's edge and dome, knob
+    profile = [
+        *[(0.62, -0.8), (0.66, -0.8), (0.64, -0.7), (0.85, -0.6), (1.03, -0.3), (1.04, 0.05), (0.92, 0.4)],
+        *[(0.66, 0.6), (0.63, 0.68), (0.68, 0.72), (0.55, 0.84), (0.16, 0.98), (0.09, 1.04), (0.2, 1.16), (0.12, 1.28)],
+    ]
+    # Handle and spout stand 115 degrees apart, not 180, and the spout bends aside: no plane halves it.
+    spout = [(0.1, 0.7, -0.4), (0.15, 1.3, -0.3), (0.2, 1.4, 0.35), (0.5, 1.8, 0.75)]
+    handle = [(0.35, -0.7, 0.5), (0.75, -1.35, 0.8), (0.9, -1.6, -0.2), (0.35, -0.75, -0.5)]
     return merged(
         [
-            ellipsoid((0, 0, 0), (1.0, 1.0, 0.85), rings=14, sides=24),
-            tube([(0, 0.7, -0.3), (-0.1, 1.3, 0.1), (-0.4, 1.45, 0.95)], [0.4, 0.28, 0.2]),
-            tube([(0.0, -0.7, 0.6), (0.3, -1.6, 0.6), (0.5, -1.4, -0.6), (0.1, -0.7, -0.5)], [0.18] * 4, steps=16),
-            ellipsoid((0, 0, 0.78), (0.6, 0.6, 0.16), rings=6),
-            tube([(0.05, 0.1, 0.85), (0.25, 0.25, 1.1), (0.55, 0.3, 1.3)], [0.16, 0.18, 0.26], steps=6),
-            ellipsoid((0.85, 0.35, 0.1), (0.35, 0.22, 0.35), rings=6, sides=10),
+            lathe(profile),
+            tube(spout, [0.42, 0.28, 0.19, 0.2], steps=14, sides=12),
+            tube(handle, [0.14, 0.15, 0.15, 0.14], steps=18),
         ]
     )
 
@@ -230,14 +264,16 @@ def _horse() -> Mesh:
 def _head() -> Mesh:
     return merged(
         [
-            ellipsoid((0, 0, 0.15), (0.85, 0.72, 1.0), rings=16, sides=24),
-            tube([(0.7, 0.0, 0.4), (1.05, 0.08, 0.15), (1.15, 0.2, -0.1)], [0.13, 0.17, 0.2], steps=7),
-            ellipsoid((0.6, 0.1, -0.75), (0.38, 0.34, 0.26), rings=8, sides=12),
-            tube([(-0.1, 0, -0.5), (-0.25, -0.05, -1.0), (-0.3, -0.15, -1.45)], [0.46, 0.4, 0.44], steps=7, sides=14),
-            ellipsoid((0.0, 0.8, 0.1), (0.22, 0.22, 0.36), rings=8, sides=10),
-            tube([(-0.1, -0.5, 0.9), (-0.2, -1.0, 1.0), (-0.1, -1.35, 0.5)], [0.3, 0.28, 0.14], steps=9),
-            ellipsoid((-0.5, 0.35, 1.0), (0.4, 0.4, 0.35), rings=8, sides=12),
-            tube([(0.7, -0.5, 0.5), (0.9, -0.2, 0.62), (0.85, 0.0, 0.55)], [0.1, 0.12, 0.08], steps=6),
+            ellipsoid((0, 0, 0.35), (0.84, 0.68, 0.8), rings=14, sides=22),
+            ellipsoid((0.32, 0, -0.28), (0.5, 0.48, 0.6)),  # face and jaw
+            tube([(0.78, 0.0, 0.32), (1.02, 0.03, 0.05), (1.0, 0.05, -0.14)], [0.1, 0.14, 0.18], steps=7),
+            tube([(0.6, -0.48, 0.36), (0.86, 0.0, 0.42), (0.58, 0.5, 0.42)], [0.09, 0.12, 0.09], steps=9),
+            ellipsoid((0.68, 0.06, -0.7), (0.24, 0.27, 0.2), rings=8, sides=12),
+            ellipsoid((0.0, 0.74, 0.08), (0.17, 0.14, 0.3), rings=8, sides=10),
+            tube([(-0.1, 0, -0.5), (-0.22, -0.05, -1.0), (-0.2, -0.12, -1.4)], [0.42, 0.38, 0.5], steps=7, sides=14),
+            ellipsoid((-0.2, -0.2, -1.6), (0.45, 1.0, 0.28), rings=8),  # shoulders, one further out
+            tube([(0.0, -0.4, 1.0), (-0.15, -0.95, 0.4), (0.0, -0.85, -0.6)], [0.3, 0.34, 0.12], steps=9),
+            ellipsoid((-0.75, 0.4, 0.85), (0.4, 0.4, 0.38), rings=8, sides=12),  # a knot of hair
         ]
     )
 

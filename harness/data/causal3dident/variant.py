@@ -6,16 +6,16 @@ import hashlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from harness.data.causal3dident.meshes import mesh_files
+from harness.data.causal3dident.meshes import mesh_files, up_axis
 from harness.data.causal3dident.release import release_digest
-from harness.data_spec import Causal3DIdentData
+from harness.data_spec import ImageData
 from harness.errors import UserError
 
 #: Raised by hand when a change of ours alters pixels of the same latents.
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 
 
-def renderer_variant(spec: Causal3DIdentData) -> dict[str, str]:
+def renderer_variant(spec: ImageData) -> dict[str, str]:
     """Names of everything the pixels depend on besides the fields of ``spec``.
 
     Raises
@@ -33,6 +33,7 @@ def renderer_variant(spec: Causal3DIdentData) -> dict[str, str]:
     if spec.meshes is not None:
         content = hashlib.sha256()
         for class_id, path in sorted(mesh_files(Path(spec.meshes), spec.classes).items()):
-            content.update(f"{class_id}:{hashlib.sha256(path.read_bytes()).hexdigest()};".encode())
+            digest, up = hashlib.sha256(path.read_bytes()).hexdigest(), up_axis(spec.mesh_up, class_id)
+            content.update(f"{class_id}:{digest}:{up};".encode())
         shapes = content.hexdigest()[:16]
     return {"renderer": str(RENDERER_VERSION), "mitsuba": mitsuba, "shapes": shapes}

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.causal3dident.renderer import Floats, Pixels, Renderer
+from harness.data.causal3dident.scene import OBJECT_SIZE
 from harness.data.causal3dident.shapes import Mesh
 from harness.errors import UserError
 
@@ -35,10 +36,22 @@ class Draughtsman:
         Pixels a side.
     samples
         Light paths a pixel.
+    object_size
+        Largest side of an object in its scene.
+    device
+        What draws, ``cpu`` or ``cuda``.
     """
 
-    def __init__(self, meshes: dict[int, Mesh], image_size: int, samples: int) -> None:
-        self._meshes, self._image_size, self._samples = meshes, image_size, samples
+    def __init__(
+        self,
+        meshes: dict[int, Mesh],
+        image_size: int,
+        samples: int,
+        object_size: float = OBJECT_SIZE,
+        device: str = "cpu",
+    ) -> None:
+        self._meshes = meshes
+        self._setting = (image_size, samples, object_size, device)
         self._renderers: dict[int, Renderer] = {}
 
     def draw(self, classes: NDArray[np.int64], latents: Floats, seeds: NDArray[np.int64]) -> Pixels:
@@ -47,21 +60,21 @@ class Draughtsman:
         Raises
         ------
         UserError
-            If Mitsuba is not installed.
+            If Mitsuba or the device is not there.
         """
         rows = zip(classes.tolist(), latents, seeds.tolist(), strict=True)
         return np.stack([self._renderer(which).render(row, seed) for which, row, seed in rows])
 
     def _renderer(self, which: int) -> Renderer:
         if which not in self._renderers:
-            self._renderers[which] = Renderer(self._meshes[which], self._image_size, self._samples)
+            self._renderers[which] = Renderer(self._meshes[which], *self._setting)
         return self._renderers[which]
 
 
 def main(connection: Connection) -> None:
     """Answer tasks in order until the other side is gone.
 
-    The first message is ``(meshes, image_size, samples)``, each later one ``(start, classes, latents, seeds)``,
+    The first message is a ``rendering.Job.setting``, each later one ``(start, classes, latents, seeds)``,
     answered by ``(start, pixels)``, or by a ``UserError``.
     """
     draughtsman = Draughtsman(*connection.recv())

@@ -109,7 +109,7 @@ def drawn(
     part
         Classes, latents and seeds of the chunk that begins at a row.
     setting
-        Meshes, image size and samples, as for ``worker.Draughtsman``.
+        What ``worker.Draughtsman`` is made from.
     processes
         How many draw.
 

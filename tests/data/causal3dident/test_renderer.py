@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -42,6 +43,20 @@ def test_placement_follows_the_published_scaling():
     np.testing.assert_allclose(place.colour_object, [1, 0, 0.75])  # hue 0.875
     np.testing.assert_allclose(place.colour_ground, [0.7, 1, 0.4])  # hue 0.25, saturation 0.6
     np.testing.assert_allclose(place.colour_spot, [1, 0.2, 0.2])
+
+
+def test_a_larger_object_lifts_object_and_spotlight():
+    place = placement(latents(z=0.5), object_size=6)
+    np.testing.assert_allclose(place.centre, [0, 0, 1.5 + 3])
+    np.testing.assert_allclose(place.spot_origin, [0, 4, 12])
+
+
+def test_a_larger_object_covers_more_of_the_image():
+    pytest.importorskip("mitsuba")
+    yellow = latents(hue_object=0.6, hue_background=-1, hue_spotlight=-1)
+    images = [Renderer(shape(0), 24, 4, object_size=size).render(yellow, 0).astype(int) for size in (2.0, 4.0)]
+    small, large = (np.sum(image[1] > image[2] + 20) for image in images)
+    assert large > 2 * small > 0
 
 
 def test_euler_angles_turn_about_x_then_y_then_z():
@@ -99,6 +114,58 @@ def test_without_mitsuba_the_command_that_installs_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "mitsuba", None)
     with pytest.raises(UserError, match="pip install mitsuba"):
         renderer_module.load_mitsuba()
+
+
+def test_a_gpu_that_is_not_there_is_asked_for_in_vain():
+    # conftest.py hides every GPU from the tests
+    pytest.importorskip("mitsuba")
+    with pytest.raises(UserError, match="no CUDA device with its driver was found; use render_device: cpu"):
+        Renderer(shape(0), 8, 1, device="cuda")
+
+
+class Modules:
+    """Stand-ins for mitsuba and drjit on a machine with a GPU, or with a build that has no CUDA variant."""
+
+    LogLevel = JitBackend = types.SimpleNamespace(Error=1, CUDA=2)
+
+    def __init__(self, variants):
+        self._variants, self.chosen = variants, []
+        self.set_variant = self.chosen.append
+
+    def variants(self):
+        return self._variants
+
+    def has_backend(self, backend):
+        return backend == self.JitBackend.CUDA
+
+    def set_thread_count(self, count): ...
+
+    def set_log_level(self, level): ...
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    def make(*variants):
+        modules = Modules(variants)
+        monkeypatch.setitem(sys.modules, "mitsuba", modules)
+        monkeypatch.setitem(sys.modules, "drjit", modules)
+        return modules
+
+    return make
+
+
+def test_each_device_has_its_variant(stand_in):
+    modules = stand_in("scalar_rgb", "cuda_ad_rgb")
+    for device in ("cuda", "cpu"):
+        renderer_module.load_mitsuba(device)
+    assert modules.chosen == ["cuda_ad_rgb", "scalar_rgb"]
+
+
+def test_a_build_without_cuda_says_so(stand_in):
+    modules = stand_in("scalar_rgb")
+    with pytest.raises(UserError, match="this build of mitsuba has no CUDA variant"):
+        renderer_module.load_mitsuba("cuda")
+    assert modules.chosen == []
 
 
 def test_a_rendering_process_does_not_import_torch_nor_does_the_fingerprint_import_mitsuba():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,7 +123,7 @@ def test_a_drawing_process_leaves_interrupts_to_its_parent_from_the_start(job):
     with Worker() as worker:
         for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
             os.kill(worker.pid, number)
-        worker.give((job.meshes, job.image_size, job.samples))
+        worker.give(job.setting)
         worker.give((0, *part(job, 0)))
         start, pixels = worker.take()
     assert (start, pixels.shape) == (0, (CHUNK, 3, 16, 16))
@@ -138,9 +139,22 @@ def test_a_drawing_process_that_dies_is_named(job):
 def test_what_keeps_a_process_from_drawing_is_said_by_its_parent(job, tmp_path, monkeypatch):
     (tmp_path / "mitsuba.py").write_text("raise ImportError")
     monkeypatch.syspath_prepend(tmp_path)
-    setting = (job.meshes, job.image_size, job.samples)
     with pytest.raises(UserError, match="pip install mitsuba"):
-        list(drawn([0], lambda start: rendering._part(job, start), setting, 2))
+        list(drawn([0], lambda start: rendering._part(job, start), job.setting, 2))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_size_and_device_reach_who_draws(job, images, tmp_path, processes):
+    path = tmp_path / "images.npy"
+    render_to(replace(job, object_size=6.0), path, processes=processes)
+    assert (np.load(path) != images).any()
+    with pytest.raises(UserError, match="no CUDA device"):
+        render_to(replace(job, device="cuda"), tmp_path / "none.npy", processes=processes)
+
+
+def test_a_gpu_is_given_to_one_process(job):
+    assert rendering._processes(None, "cuda", 10**6) == 1
+    assert rendering._processes(3, "cpu", 10**6) == 3
 
 
 class Stop(Exception):
