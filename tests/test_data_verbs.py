@@ -1,5 +1,6 @@
 """``harness data``: help that teaches, one sentence for what is wrong, and releases that a study can use."""
 
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from harness import cli
-from harness.data.causal3dident.release import read_class
+from harness.data.causal3dident.release import read_class, read_image
 from harness.data.causal3dident.temporal_release import read_sequences
 
 SMALL = ["--size", "8", "--samples", "1", "--classes", "0"]
@@ -92,6 +93,24 @@ def test_a_static_release_is_made_and_shown_how_to_use(tmp_path, capsys):
     assert len(read_class(out, "trainset", 0).latents) == 3
     assert cli.main(command) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_a_release_is_made_of_the_users_meshes(tmp_path):
+    pytest.importorskip("mitsuba")
+    meshes = os.environ.get("HARNESS_MESHES")
+    if meshes is None:
+        pytest.skip("HARNESS_MESHES names no folder of meshes")
+    pictures = []
+    for name, more in (
+        ("ours", []),
+        ("theirs", ["--meshes", meshes]),
+        ("turned", ["--meshes", meshes, "--mesh-up=-y"]),
+    ):
+        out = tmp_path / name
+        command = ["data", "make", "causal3dident", "--out", str(out), "--images", "2", "--test-images", "1"]
+        assert cli.main([*command, *SMALL, *more]) == 0
+        pictures.append(read_image(out / "trainset" / "images_0" / "0.png", 8).tobytes())
+    assert len(set(pictures)) == 3
 
 
 def test_a_temporal_release_is_made_and_shown_how_to_use(tmp_path, capsys):
