@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from harness.data.batch import PerturbationData, Truth
 from harness.data.seeding import derive, generator
 from harness.evaluation.baselines import CannotPredict
+from harness.evaluation.factors import factors_of
 from harness.evaluation.prediction import OodResult, evaluate_ood
 from harness.models import LatentModel, Latents
 
@@ -51,9 +52,9 @@ def score_latents(
 ) -> dict[str, OodResult]:
     """Score predicted latents of each OOD split, beside the baselines, which here know the true latents.
 
-    True latents are standardised by the test split, so that errors are in standard deviations of each. Baselines shift
-    the control cells' *true* latents by effects estimated on those of training cells: they are oracles, and hard to
-    beat where latents do add up.
+    True latents are standardised by the test split, so that errors are in standard deviations of each; an angle counts
+    as (cos, sin). Baselines shift the control cells' *true* latents by effects estimated on those of training cells:
+    they are oracles, and hard to beat where latents do add up.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def score_latents(
     split -> scores; empty where there is no truth, or the model predicts no latents.
     """
     truth = data.truth
-    if truth is None or not data.ood or truth.periodic:
+    if truth is None or not data.ood:
         return {}
     scale = _Scale.of(truth, data)
     predictor = _LatentPredictor(model, data, cells, derive(seed, "latents"))
@@ -95,7 +96,7 @@ def score_latents(
 
 @dataclass(frozen=True)
 class _Scale:
-    """True latents of frames, standardised."""
+    """True latents of frames, standardised; an angle is two columns, its cosine and its sine."""
 
     values: Array
     mean: Array
@@ -103,7 +104,9 @@ class _Scale:
 
     @classmethod
     def of(cls, truth: Truth, data: PerturbationData) -> _Scale:
-        values = torch.cat([truth.responsive, truth.invariant], dim=1).double().numpy()
+        both = torch.cat([truth.responsive, truth.invariant], dim=1).double().numpy()
+        circular = [name in truth.periodic for name in truth.responsive_names + truth.invariant_names]
+        values = np.concatenate(factors_of(both, np.array(circular, dtype=bool)), axis=1)
         test = values[data.index[data.splits["test"], : data.seen][:, -1]]
         deviation = test.std(axis=0)
         return cls(values, test.mean(axis=0), np.where(deviation > 0, deviation, 1.0))

@@ -65,7 +65,7 @@ def identifiability_scores(
     learned_responsive, learned_invariant
         (n, a) and (n, b) learned latents, n >= 12; a block may have no columns.
     true_responsive, true_invariant
-        (n, d_v) and (n, d_i) true latents of the same cells; periodic ones in radians.
+        (n, d_v) and (n, d_i) true latents of the same cells, d_i possibly 0; periodic ones in radians.
     responsive_names, invariant_names
         Names of the true columns; needed where some are periodic, and for ``factors``.
     periodic
@@ -122,10 +122,12 @@ def identifiability_scores(
     NonFiniteError
         NaN or infinity in an array, which it names.
     ValueError
-        Rows that disagree or are too few, no true factor, names that do not fit.
+        Rows that disagree or are too few, no true responsive factor, names that do not fit.
 
     Notes
     -----
+    Data may have no true invariant latent; the values of that block, ``leakage_invariant`` among them, are then absent.
+
     Source: von Kügelgen et al. 2021 (R²), Hyvärinen & Morioka 2016 (MCC); the denominators are this project's.
     """
     learned_v, learned_i, true_v, true_i = _checked(
@@ -155,12 +157,13 @@ def identifiability_scores(
         "mcc_active": matched.total / max(true_v.shape[1], _active(learned_v)),
         "mcc_shuffled": _shuffled(learned_v, true_v, circular_v, halves),
         "r2_linear": float(np.mean(linear_v)),
-        "r2_invariant_linear": float(np.mean(linear_i)),
         "r2_responsive": float(np.mean(kernel_v)),
-        "leakage_invariant": float(np.mean(across_i)),
         "leakage": float(np.mean(across_v)),
-        "r2_invariant": float(np.mean(kernel_i)),
     }
+    if factors_i:
+        values["r2_invariant_linear"] = float(np.mean(linear_i))
+        values["r2_invariant"] = float(np.mean(kernel_i))
+        values["leakage_invariant"] = float(np.mean(across_i))
     factors = _by_name(responsive_names, kernel_v, linear_v, across_v, matched.each, ranked.each)
     factors |= _by_name(invariant_names, kernel_i, linear_i, across_i, matched_i.each, ranked_i.each)
     return IdentifiabilityScores(values, tuple(warnings), matched.assignment, factors)
@@ -279,17 +282,17 @@ def _checked(*arrays: ArrayLike) -> tuple[Array, Array, Array, Array]:
     names = ("learned responsive latents", "learned invariant latents", "true responsive latents")
     v, i, true_v, true_i = (as_matrix(a, n) for a, n in zip(arrays, (*names, "true invariant latents"), strict=True))
     _check_rows(v, true_v)
-    _check_rows(i, true_i)
-    _check_rows(v, true_i)
+    for learned in (v, i):
+        _check_rows(learned, true_i, may_be_empty=True)
     return v, i, true_v, true_i
 
 
-def _check_rows(learned: Array, true: Array) -> None:
+def _check_rows(learned: Array, true: Array, *, may_be_empty: bool = False) -> None:
     if len(learned) != len(true):
         raise ValueError(f"learned and true latents have {len(learned)} and {len(true)} rows; they must be the same")
     if len(true) < FEWEST_ROWS:
         raise ValueError(f"{len(true)} cells are too few to fit and score; at least {FEWEST_ROWS} are needed")
-    if true.shape[1] == 0:
+    if true.shape[1] == 0 and not may_be_empty:
         raise ValueError("there is no true latent to recover")
 
 

@@ -268,3 +268,15 @@ def test_same_seed_same_numbers():
     v = normal(200, 3)
     learned = v @ normal(3, 3, seed=1)
     assert scores(learned, v, v, v).values == scores(learned, v, v, v).values
+
+
+def test_a_truth_without_invariant_latents_has_no_scores_of_them():
+    random = np.random.default_rng(0)
+    true = random.normal(size=(200, 2))
+    none = np.zeros((200, 0))
+    scores = identifiability_scores(true[:, ::-1], random.normal(size=(200, 3)), true, none, seed=0)
+    assert scores.values["mcc"] == pytest.approx(1.0)
+    assert abs(scores.values["leakage"]) < 0.2
+    assert not {"r2_invariant", "r2_invariant_linear", "leakage_invariant"} & set(scores.values)
+    with pytest.raises(ValueError, match="no true latent to recover"):
+        identifiability_scores(true, true, none, true, seed=0)
