@@ -17,7 +17,8 @@ class ConvEncoder(nn.Module):
     """Non-overlapping patches, 3×3 convolutions of stride 2 down to 4×4 cells (or fewer), two dense layers.
 
     Cutting an image into patches first costs a quarter of convolutions at full size, and keeps positions: the dense
-    layers see every cell.
+    layers see every cell. A linear map of the patches' means is added: what is linear need not be learned through the
+    nonlinearity, and latents start as a straight chart of the images.
 
     Parameters
     ----------
@@ -40,15 +41,21 @@ class ConvEncoder(nn.Module):
         flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
         self.body = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(flat, DENSE * hidden), nn.LeakyReLU(0.2))
         self.head = nn.Linear(DENSE * hidden, outputs)
+        self.means = nn.Sequential(nn.AvgPool2d(self.patch), nn.Flatten())
+        self.skip = nn.Linear(shape[0] * sizes[0][0] * sizes[0][1], outputs)
+        self.scale = self.skip.in_features**-0.5
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, height, width) to (n, outputs)."""
-        out: Tensor = self.head(self.body(pad(x, (0, self.short[1], 0, self.short[0]))))
+        whole = pad(x, (0, self.short[1], 0, self.short[0]))
+        # scaled, so that one step of the optimiser moves the sum over many pixels as little as one unit's
+        out: Tensor = self.head(self.body(whole)) + self.skip(self.means(whole) * self.scale)
         return out
 
 
 class ConvDecoder(nn.Module):
-    """Mirror of `ConvEncoder`: two dense layers to a coarse grid, transposed convolutions, then patches.
+    """Mirror of `ConvEncoder`: two dense layers to a coarse grid, transposed convolutions, then patches; and a linear
+    map to the patches' means.
 
     Parameters
     ----------
@@ -75,11 +82,16 @@ class ConvDecoder(nn.Module):
         blocks: list[nn.Module] = []
         for level in range(len(channels) - 1, 0, -1):
             blocks += [_Double(channels[level], channels[level - 1], sizes[level - 1]), nn.LeakyReLU(0.2)]
-        self.body = nn.Sequential(*blocks, nn.Conv2d(hidden, shape[0] * patch**2, 1), nn.PixelShuffle(patch))
+        self.body = nn.Sequential(*blocks, nn.Conv2d(hidden, shape[0] * patch**2, 1))
+        self.skip = nn.Linear(inputs, shape[0] * sizes[0][0] * sizes[0][1])
+        self.means = (shape[0], *sizes[0])
+        self.pixels = nn.PixelShuffle(patch)
+        self.area = patch**2
 
     def forward(self, latents: Tensor) -> Tensor:
         """(n, inputs) to (n, channels, height, width)."""
-        out: Tensor = self.body(self.dense(latents).unflatten(1, self.start))
+        linear = self.skip(latents).unflatten(1, self.means).repeat_interleave(self.area, dim=1)
+        out: Tensor = self.pixels(self.body(self.dense(latents).unflatten(1, self.start)) + linear)
         return out[..., : self.height, : self.width]
 
 
