@@ -31,7 +31,7 @@ def contact_sheet(
     out: Path,
     *,
     meshes: Path | None = None,
-    mesh_up: str | Mapping[str, str] = "z",
+    mesh_up: str | Mapping[Any, str] = "z",
     image_size: int = 80,
     samples: int = 64,
     object_size: float = OBJECT_SIZE,
@@ -77,7 +77,7 @@ def contact_sheet(
     draughtsman = Draughtsman(meshes_of(meshes, classes, mesh_up), image_size, samples, object_size)
     scenes = sheet_scenes()
     total = len(classes) * len(scenes)
-    rows = []
+    rows: list[Pixels] = []
     for class_id in classes:
         progress(len(rows) * len(scenes), total)
         rows.append(draughtsman.draw(np.full(len(scenes), class_id), scenes, np.arange(len(scenes))))

@@ -6,9 +6,10 @@ Each raises ``ValueError`` or ``IndexError`` where a file is not of its format; 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,8 @@ _TYPES = {
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
 
 
-class _Property(NamedTuple):
+@dataclass(frozen=True)
+class _Property:
     """One value of an element, or, with the type of its length in ``count``, a list of them."""
 
     name: str
@@ -80,7 +82,8 @@ class _Property(NamedTuple):
     count: str | None = None
 
 
-class _Element(NamedTuple):
+@dataclass(frozen=True)
+class _Element:
     """``count`` rows of the same properties."""
 
     name: str
@@ -89,7 +92,7 @@ class _Element(NamedTuple):
 
 
 #: Of each property its value in every row, as a sequence of one or, for a list, of several.
-_Columns = dict[str, Sequence[Sequence[float]] | NDArray[Any]]
+_Columns = dict[str, Sequence[Sequence[float]] | Sequence[NDArray[Any]] | NDArray[Any]]
 
 
 def read_ply(path: Path) -> Mesh:

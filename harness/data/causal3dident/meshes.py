@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ _WORDS = {
 }
 
 
-def meshes_of(folder: Path | None, classes: Sequence[int], up: str | Mapping[str, str] = "z") -> dict[int, Mesh]:
+def meshes_of(folder: Path | None, classes: Sequence[int], up: str | Mapping[Any, str] = "z") -> dict[int, Mesh]:
     """Shape of each class, centred, its largest side 1: our own, or the meshes of ``folder``.
 
     Parameters
@@ -57,7 +58,7 @@ def meshes_of(folder: Path | None, classes: Sequence[int], up: str | Mapping[str
     return {class_id: turned(read_mesh(path), up_axis(up, class_id)) for class_id, path in files.items()}
 
 
-def up_axis(up: str | Mapping[str, str], class_id: int) -> str:
+def up_axis(up: str | Mapping[Any, str], class_id: int) -> str:
     """The axis that points up in the file of a class: ``up`` itself, or what it says of the class, else ``z``."""
     return up if isinstance(up, str) else up.get(CLASS_NAMES[class_id], "z")
 
