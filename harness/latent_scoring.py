@@ -38,8 +38,8 @@ class Reading:
     @classmethod
     def fitted(cls, learned: Array, true: Array) -> Reading:
         """From learned (n, a) and true (n, d) latents of the same cells."""
-        weights: Array = np.linalg.lstsq(_with_constant(learned), true, rcond=None)[0]
-        return cls(weights)
+        weights = np.linalg.lstsq(_with_constant(learned), true, rcond=None)[0]
+        return cls(np.asarray(weights, dtype=np.float64))
 
     def __call__(self, learned: Array) -> Array:
         """(m, a) to (m, d)."""

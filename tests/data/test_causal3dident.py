@@ -248,6 +248,20 @@ def test_a_larger_release_serves_nearer_images(tmp_path):
     assert distances[1] < 0.8 * distances[0]
 
 
+def test_frames_of_a_trajectory_are_served_about_the_invariant_latents_of_its_first(tmp_path):
+    root = write_release(tmp_path / "release", 900)
+    process = LinearGaussianSpec(responsive=2, invariant=2, steps=3, lagged="diagonal")
+    spec = Causal3DIdentData(**SMALL, **{**LINEAR, "process": process}, path=str(root), classes=(1,), image_size=8)
+    data = load(spec, tmp_path / "cache")
+    assert data.index.shape == (60 + 50 + 2 * 10, 4)
+    truth = data.truth.invariant[data.index]
+    apart = truth[:, [0, 2, 3]] - truth[:, 1:2]
+    spread = truth[:, 1].std(0)
+    for time in range(3):
+        assert (apart[:, time].square().mean(0).sqrt() < spread).all()  # of independent draws it is √2 of it
+    assert data.truth.classes.tolist() == [1] * len(data.frames)
+
+
 def test_a_release_without_the_class_is_refused_and_nothing_is_written(served, tmp_path):
     spec, _, _ = served
     with pytest.raises(UserError, match=r"raw_latents_0\.npy: not there"):

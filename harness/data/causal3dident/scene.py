@@ -47,7 +47,7 @@ def placement(latents: Floats, object_size: float = OBJECT_SIZE) -> Placement:
 
     Parameters
     ----------
-    latents : (10,) in [-1, 1], columns as `COLUMNS`.
+    latents : (10,) in [-1, 1], columns as `COLUMNS`; angles, in units of π/2, may go on to the full circle, 4.
     object_size
         Largest side of the object, D of the published scene: spotlight and object rise with it.
     """
