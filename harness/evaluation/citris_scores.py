@@ -11,8 +11,8 @@ from harness.evaluation.factors import random_halves
 from harness.evaluation.regression import KernelRidge, r2
 from harness.evaluation.scores import Array, Index, as_matrix, is_constant
 
-#: Most rows in the fitting and in the scoring half: a kernel regression's cost grows with their cube.
-KERNEL_ROWS = 512
+#: Most rows in the fitting and in the scoring half: each group has a regression, whose cost grows with their cube.
+KERNEL_ROWS = 256
 #: Bins, of equal count, in which a learned latent predicts a factor by its mean.
 BINS = 16
 
@@ -23,7 +23,7 @@ def citris_scores(learned: Array, factors: Sequence[Array], *, seed: int) -> dic
     CITRIS learns which latents stand for which factor; our models do not, so that groups are formed here: each learned
     latent belongs to the factor that it predicts best on the fitting half (the mean of the factor in 16 bins of equal
     count of the latent; largest R²). From each group each factor is then predicted by kernel ridge regression, fitted
-    on at most 512 rows of that half and scored on at most 512 of the other: a matrix of groups × factors.
+    on at most 256 rows of that half and scored on at most 256 of the other: a matrix of groups × factors.
 
     Parameters
     ----------

@@ -35,8 +35,8 @@ def published_r2(
     """R² of each factor from a learned block: one regression on 5 × 2,048 rows, the mean R² of 10 × 2,048 others.
 
     Features and factors are standardised on the rows fitted; the kernel ridge regression is RBF, its α and γ found by
-    the 3-fold search of `KernelRidge`. With its 49 factorisations of matrices of up to 10,240 rows it takes minutes and
-    about 4 GB.
+    the 3-fold search of `KernelRidge`. Its 49 and more factorisations of matrices of up to 10,240 rows take some six
+    minutes of one slow core and 3 GB for a block, by the cube and the square of what fits of 2,560 rows took.
 
     Parameters
     ----------

@@ -126,15 +126,20 @@ class KernelRidge:
         # A factor constant over these rows loses its columns here; r2 then compares with an empty prediction.
         self._scales = [Standard(factor) for factor in factors]
         self._design = self._scale(features)
-        self._members: dict[float, list[int]] = {}
-        self._weights: list[Array] = []
+        self._chosen: list[tuple[float, float]] = []
+        self._weights: list[Array] = [np.empty(0)] * len(factors)
         if self._design.shape[1] == 0:
             return
         targets = [scale(factor) for scale, factor in zip(self._scales, factors, strict=True)]
         distances = squared_distances(self._design, self._design)
-        for k, (alpha, gamma) in enumerate(_search(distances, targets)):
-            self._members.setdefault(gamma, []).append(k)
-            self._weights.append(_solve(np.exp(-gamma * distances), alpha, targets[k]))
+        self._chosen = _search(distances, targets)
+        for alpha, gamma in dict.fromkeys(self._chosen):  # factors that agree share the factorisation
+            members = [k for k, chosen in enumerate(self._chosen) if chosen == (alpha, gamma)]
+            stacked = np.concatenate([targets[k] for k in members], axis=1)
+            solved = _solve(np.exp(-gamma * distances), alpha, stacked)
+            ends = np.cumsum([targets[k].shape[1] for k in members])
+            for k, weights in zip(members, np.split(solved, ends[:-1], axis=1), strict=True):
+                self._weights[k] = weights
 
     def predict(self, features: Array) -> list[Array]:
         """What is predicted of each factor on other rows (m, p): (m, c) a factor, its mean without any feature."""
@@ -161,10 +166,11 @@ class KernelRidge:
         if self._design.shape[1] == 0:
             return found
         distances = squared_distances(self._scale(features), self._design)
-        for gamma, members in self._members.items():
+        for gamma in {gamma for _, gamma in self._chosen}:
             kernel = np.exp(-gamma * distances)
-            for k in members:
-                found[k] = kernel @ self._weights[k]
+            for k, chosen in enumerate(self._chosen):
+                if chosen[1] == gamma:
+                    found[k] = kernel @ self._weights[k]
         return found
 
 
