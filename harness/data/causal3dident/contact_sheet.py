@@ -20,11 +20,11 @@ Pixels = NDArray[np.uint8]
 #: Values each latent is shown at, above each other, while the others stay where the first column has them.
 VALUES = (-0.8, 0.8)
 #: The scene of the first column: object, ground and light of different hues, nothing at the end of its range.
-REST = {"psi": 0.3, "spotlight": 0.4, "hue_object": 0.25, "hue_spotlight": 0.6, "hue_background": -0.7}
+REST = {"psi": 0.6, "spotlight": 0.4, "hue_object": 0.25, "hue_spotlight": 0.6, "hue_background": -0.7}
 #: Pixels between the pictures of a cell and between cells, and around them all for words.
 NARROW, WIDE, LEFT, TOP, MARGIN = 2, 8, 78, 76, 14
 DPI = 100
-INK, MUTED = "#1b1f24", "#6b7280"
+INK = "#1b1f24"
 
 
 def contact_sheet(
@@ -117,7 +117,7 @@ def _labelled(pictures: Pixels, names: Sequence[str]) -> Any:
         write("What each latent does", MARGIN, 18, fontsize=12, fontweight="bold")
         shown = " and ".join(f"{value:g}".replace("-", "−") for value in VALUES)
         under = f"each at {shown}, from above, the others as in the first column; the range of each is −1 to 1"
-        write(under, MARGIN, 38, fontsize=8, color=MUTED)
+        write(under, MARGIN, 38, fontsize=8)
         for column, name in enumerate(("at rest", *COLUMNS)):
             words = name.replace("_", "\n", 1)
             write(words, LEFT + column * (size + WIDE) + size / 2, TOP - 16, ha="center", fontsize=8.5)
