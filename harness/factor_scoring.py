@@ -114,6 +114,8 @@ def published_scores(data: PerturbationData, latents: Latents, untrained: Latent
     for part, stage in zip((latents, untrained), _STAGES, strict=True):
         for kind in ("responsive", "invariant"):
             names = getattr(truth, f"{kind}_names")
+            if not names:
+                continue  # data may have no invariant latent
             factors = _factors(truth, frames, getattr(truth, kind), names)
             each = published_r2(_array(getattr(part, kind)), factors, seed=derive(seed, "halves"))
             for name, value in zip(names, each, strict=True):

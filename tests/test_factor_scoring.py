@@ -144,6 +144,17 @@ def test_the_ceiling_is_what_is_said_itself(data):
     assert found["identifiability/ceiling/x/r2_untrained"] < 0
 
 
+def test_data_may_have_no_invariant_latent(data):
+    m = len(data.frames)
+    blind = replace(
+        data, truth=Truth(data.truth.responsive, torch.zeros(m, 0), NAMES_V, (), ("alpha",), classes=data.truth.classes)
+    )
+    assert regression_targets(blind.truth)[1].shape == (m, 0)
+    found = ceiling_scores(blind, said(blind), said(blind, noise=3.0))
+    assert found["identifiability/ceiling/r2_worst"] == pytest.approx(1.0)
+    assert "identifiability/ceiling/hue/r2" not in found
+
+
 def test_simulated_latents_are_scored_by_block_alone():
     spec = SimulationData(preset="tiny")
     data = build(spec, fingerprint(spec), Path())
