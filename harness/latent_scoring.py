@@ -30,20 +30,37 @@ class Reading:
 
     Attributes
     ----------
-    weights : (learned + 1, true), the last row the constant.
+    centre : (learned,) mean of the latents it was fitted on.
+    weights : (learned, true).
+    constant : (true,)
     """
 
+    centre: Array
     weights: Array
+    constant: Array
 
     @classmethod
-    def fitted(cls, learned: Array, true: Array) -> Reading:
-        """From learned (n, a) and true (n, d) latents of the same cells."""
-        weights = np.linalg.lstsq(_with_constant(learned), true, rcond=None)[0]
-        return cls(np.asarray(weights, dtype=np.float64))
+    def fitted(cls, learned: Array, true: Array, noise: Array) -> Reading:
+        """Fit to posterior means as if each had its posterior's noise, which drawn latents do have.
+
+        Without that, a latent that says little of a cell, and so has means close together, would get a large weight,
+        and its draws from the prior would drown all others.
+
+        Parameters
+        ----------
+        learned : (n, a) posterior means
+        true : (n, d) of the same cells
+        noise : (a,) variance of what is drawn beyond that of the means
+        """
+        centre, constant = learned.mean(axis=0), true.mean(axis=0)
+        design = np.concatenate([learned - centre, np.diag(np.sqrt(len(learned) * noise))])
+        wanted = np.concatenate([true - constant, np.zeros((len(noise), true.shape[1]))])
+        weights: Array = np.linalg.lstsq(design, wanted, rcond=None)[0]
+        return cls(centre, weights, constant)
 
     def __call__(self, learned: Array) -> Array:
         """(m, a) to (m, d)."""
-        read: Array = _with_constant(learned) @ self.weights
+        read: Array = (learned - self.centre) @ self.weights + self.constant
         return read
 
 
@@ -78,8 +95,9 @@ def score_latents(
     predictor = _LatentPredictor(model, data, cells, derive(seed, "latents"))
     if not predictor.offers:
         return {}
-    frames = data.index[data.splits["test"], : data.seen][:, -1]
-    predictor.reading = Reading.fitted(_blocks(latents), scale(frames))
+    frames, means = data.index[data.splits["test"], : data.seen][:, -1], _blocks(latents)
+    noise = np.maximum(predictor.variance_of_seen() - means.var(axis=0), 0.0)
+    predictor.reading = Reading.fitted(means, scale(frames), noise)
     train = _true_by_condition(data, "train", scale, data.seen)
     return {
         split: evaluate_ood(
@@ -138,6 +156,22 @@ class _LatentPredictor:
         self.model.eval()
         return self.model.predict_latents(self.control, under, self.data.index.shape[1] - 1, random)
 
+    def variance_of_seen(self) -> Array:
+        """Variance (a,) of latents drawn for the test split's conditions, each as often as it has cells there."""
+        conditions, counts = torch.unique(self.data.condition[self.data.splits["test"]], return_counts=True)
+        means, squares = [], []
+        for which in conditions.tolist():
+            name = self.data.conditions[which]
+            u = torch.zeros(len(self.data.perturbations)) if which == 0 else u_of(name, self.data)
+            predicted = self._predict(u, f"seen {name}")
+            assert predicted is not None
+            drawn = _blocks(predicted)
+            means.append(drawn.mean(axis=0))
+            squares.append((drawn**2).mean(axis=0))
+        share = (counts / counts.sum()).double().numpy()
+        variance: Array = share @ np.array(squares) - (share @ np.array(means)) ** 2
+        return variance
+
     def __call__(self, condition: str, control: Array) -> Array:
         predicted = self._predict(u_of(condition, self.data), condition)
         assert predicted is not None
@@ -163,10 +197,6 @@ def u_of(condition: str, data: PerturbationData) -> torch.Tensor:
 
 def _blocks(latents: Latents) -> Array:
     return torch.cat([latents.responsive, latents.invariant], dim=1).double().cpu().numpy()
-
-
-def _with_constant(learned: Array) -> Array:
-    return np.concatenate([learned, np.ones((len(learned), 1))], axis=1)
 
 
 def _true_by_condition(data: PerturbationData, split: str, scale: _Scale, seen: int | None = None) -> dict[str, Array]:

@@ -56,8 +56,8 @@ def of_test(model, data):
 def test_a_prediction_is_scored_in_true_units_whatever_the_axes(data):
     model = Knows(data)
     result = score_latents(model, data, of_test(model, data), 200, 0)["double"]
-    assert result.metrics["rmse"] == pytest.approx(0.0, abs=1e-4)
-    assert result.metrics["pearson_delta"] == pytest.approx(1.0, abs=1e-6)
+    assert result.metrics["rmse"] == pytest.approx(0.0, abs=0.05)  # two samples of one law differ in variance
+    assert result.metrics["pearson_delta"] == pytest.approx(1.0, abs=0.01)
     assert set(result.conditions) == {name for name in data.conditions if "+" in name}
 
 
@@ -78,8 +78,19 @@ def test_a_model_that_predicts_no_latents_has_no_score(data):
 def test_a_reading_undoes_an_affine_map():
     random = np.random.default_rng(0)
     true, mixed = random.normal(size=(50, 3)), random.normal(size=(3, 5))
-    reading = Reading.fitted(true @ mixed + 2.0, true)
+    reading = Reading.fitted(true @ mixed + 2.0, true, np.zeros(5))
     np.testing.assert_allclose(reading(true @ mixed + 2.0), true, atol=1e-9)
+
+
+def test_a_reading_of_means_is_that_of_noisy_latents():
+    random = np.random.default_rng(1)
+    true = random.normal(size=(4000, 2))
+    means = np.column_stack([0.9 * true[:, 0], 0.05 * true[:, 1], 0.01 * random.normal(size=4000)])
+    noise = np.array([0.19, 0.9, 1.0])
+    noisy = means + random.normal(size=means.shape) * np.sqrt(noise)
+    expected = np.linalg.lstsq(noisy - noisy.mean(0), true - true.mean(0), rcond=None)[0]
+    np.testing.assert_allclose(Reading.fitted(means, true, noise).weights, expected, atol=0.05)
+    assert np.abs(Reading.fitted(means, true, 0 * noise).weights).max() > 10
 
 
 def test_u_of_a_pair_has_both_members_and_an_unknown_one_is_named(data):

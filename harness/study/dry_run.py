@@ -213,7 +213,8 @@ def _cost(timed: Sequence[float], missing: Sequence[PlannedTrial], warm: _Warm) 
     mean = sum(seconds[trial.spec.model.kind] for trial in missing) / len(missing)
     datasets = {trial.spec.data_fingerprint: trial.spec for trial in missing}
     rendered = any(_is_slow(spec, warm.cache) for spec in datasets.values())
-    basis = f"a warm-up of {WARM_EPOCHS} epochs of each model on this machine"
+    epochs = min(WARM_EPOCHS, *(trial.spec.train.epochs for trial in one_each.values()))
+    basis = f"a warm-up of {counted(epochs, 'epoch')} of each model on this machine"
     return mean, basis + (", on a slice of the data; rendering them comes on top, once" if rendered else "")
 
 

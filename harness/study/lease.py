@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.errors import UserError
+from harness.study.folder import root_option
 from harness.study.ownership import STALE_SECONDS, Owner, holds, overwrite, read_owner, take, this_process
 
 #: Seconds between signs of life.
@@ -49,7 +50,7 @@ class Lease:
     Parameters
     ----------
     path
-        The lock file, in an existing folder.
+        The lock file, in the study's folder, which exists.
     study
         Name of the study, for the message to a second driver.
 
@@ -78,7 +79,7 @@ class Lease:
             seen = f", last seen {held.silence:.0f} s ago" if held else ""
             raise UserError(
                 f"study {self._study!r} is already driven by {who}{seen}; wait for it, or stop it with "
-                f"`harness cancel {self._study}`"
+                f"`harness cancel {self._study}{root_option(self._path.parent.parent)}`"
             )
         threading.Thread(target=self._beat, daemon=True).start()
         return self

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from harness.study.folder import StudyFolder, read_json, write_atomic
 from harness.study.lease import is_held
-from harness.study.ownership import process_start, read_owner
+from harness.study.ownership import Owner, process_start, read_owner
 from harness.study.slurm_queue import run_tool
 
 #: Seconds that a driver may take from the start of its process until it holds its study.
@@ -62,6 +62,20 @@ def waiting_driver(folder: StudyFolder) -> Detached | None:
         return None if over else sent
     alive = sent.host == socket.gethostname() and process_start(int(sent.id)) == sent.started
     return sent if alive else None
+
+
+def yet_to_begin(folder: StudyFolder, held: Owner | None) -> Detached | None:
+    """The driver that was sent off last, if it has not taken the study yet; ``held`` is who took it last.
+
+    One that has let go, and is about to end, is not; a job that SLURM took back into its queue is.
+    """
+    sent = waiting_driver(folder)
+    if sent is None or held is None or held.time < sent.time:
+        return sent
+    if sent.kind != "job":
+        return None
+    listed = run_tool("squeue", "--noheader", f"--jobs={sent.id}", "--format=%T")
+    return sent if listed is not None and listed.stdout.strip() == "PENDING" else None
 
 
 def end_sent_off(folder: StudyFolder, has_begun: Callable[[], bool]) -> Detached | None:

@@ -20,7 +20,7 @@ from harness.study.folder import StudyFolder, TrialFolder, TrialState
 from harness.study.launches import Launch, last_launch
 from harness.study.lease import is_held
 from harness.study.ownership import Owner, read_owner
-from harness.study.sent_off import Detached, waiting_driver
+from harness.study.sent_off import Detached, yet_to_begin
 from harness.study.trial_index import Entry, left_over, read_index
 
 #: What a trial is called that was dropped with ``harness cancel --cell``.
@@ -109,7 +109,8 @@ class View:
     @property
     def per_hour(self) -> float | None:
         """Trials that ended in an hour, since the last driver took the study on; None before any did."""
-        ended = [row.ended for row in self.rows if self.begun is not None and row.ended >= self.begun]
+        ran = [row for row in self.rows if row.state != CANCELLED]  # what is dropped takes no time
+        ended = [row.ended for row in ran if self.begun is not None and row.ended >= self.begun]
         if not ended or self.begun is None:
             return None
         until = self.time if self.driver is not None else max(ended)
@@ -184,7 +185,7 @@ class Survey:
             launch=launch,
             driver=driver,
             last_driver=held,
-            sent_off=waiting_driver(folder) if driver is None else None,
+            sent_off=yet_to_begin(folder, held) if driver is None else None,
             to_propose=max(0, launch.to_search - searched) if launch is not None else 0,
             left_over=0 if launch is None else len(left_over(there, launch.trials, index, searching=searching)),
         )

@@ -180,6 +180,9 @@ def test_a_driver_that_was_sent_off_and_waits_is_told(folder, tiny_study):
     keep(folder, sent)
     try:
         assert f"to be driven by {sent}, which was sent off 5 s ago" in status(folder)
+        with Lease(folder.lock, "sample"):
+            pass
+        assert "not being driven" in status(folder)  # it has begun, and let go: its process is about to end
     finally:
         process.kill()
         process.wait()

@@ -166,9 +166,10 @@ def test_the_report_is_that_of_all_results(driving):
 
 def test_a_second_driver_is_refused_and_told_who_drives(driving):
     driving.launch()
-    with Lease(driving.folder.lock, "fake"), pytest.raises(UserError) as refused:
+    with Lease(driving.folder.lock, driving.folder.name), pytest.raises(UserError) as refused:
         driving.launch()
     assert f"process {os.getpid()} on {socket.gethostname()}" in str(refused.value)
+    assert f"`{driving.folder.command('cancel')}`" in str(refused.value)
     assert driving.launch().reused == 4
 
 

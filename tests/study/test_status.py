@@ -100,6 +100,16 @@ def test_time_left_counts_what_a_search_will_still_propose(made):
     assert "go on with" not in said
 
 
+def test_what_is_cancelled_is_no_pace(made):
+    made.trial("a", 0)
+    made.trial("b", 0, "failed", reason="cancelled by ada@host", cancelled=True)
+    made.launch()
+    with Lease(made.folder.lock, "made"):
+        view = Survey(made.folder).look()
+        assert (view.per_hour, view.seconds_left) == (None, None)
+        assert "an hour" not in status(made.folder)
+
+
 def test_failures_are_grouped_by_reason_and_cut(made):
     for seed in range(12):
         made.trial("a", seed, "failed", reason=f"train/loss is nan in epoch {seed}")
