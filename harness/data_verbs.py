@@ -43,7 +43,7 @@ def _make_temporal(options: argparse.Namespace) -> None:
     write_temporal(
         options.out,
         _drawn(options),
-        Sizes(options.images, options.test_images, options.triplets),
+        Sizes(options.images, options.test_images, options.triplets or options.test_images),
         coarse=options.coarse,
         raw_columns=options.raw_columns,
         progress=ProgressLine("rendering images"),

@@ -165,8 +165,8 @@ def _add_data_commands(data: argparse.ArgumentParser, common: argparse.ArgumentP
     temporal.add_argument("--images", type=_at_least(2), default=10_000, metavar="N", help=does)
     does = "images of val_indep and of test_indep (default: 1000)"
     temporal.add_argument("--test-images", type=_at_least(2), default=1000, metavar="N", help=does)
-    does = "triplets of val_triplets and of test_triplets (default: 1000)"
-    temporal.add_argument("--triplets", type=_at_least(2), default=1000, metavar="N", help=does)
+    does = "triplets of val_triplets and of test_triplets, three images each (default: as --test-images)"
+    temporal.add_argument("--triplets", type=_at_least(2), metavar="N", help=does)
     does = "position and rotation are each one variable, as in the published experiments"
     temporal.add_argument("--coarse", action="store_true", help=does)
     does = (

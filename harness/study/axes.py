@@ -155,7 +155,9 @@ def _unknown(study: StudySpec, key: str, place: Path) -> str:
         return f"{dotted(place)} is no axis; list the kinds under models instead"
     if elsewhere:
         return f"{dotted(place)} is a field of {', '.join(elsewhere)}, and models lists none of these"
-    return f"{dotted(place)} is over an unknown field{did_you_mean(key, _known_keys(study))}"
+    hint = did_you_mean(key, _known_keys(study))
+    hint = hint or "; give a field of a model, such as sparsity, or of another part, such as data.environments"
+    return f"{dotted(place)} is over an unknown field{hint}"
 
 
 def targets(study: StudySpec, model: int, keys: Mapping[str, Path]) -> dict[str, Target]:

@@ -144,6 +144,7 @@ def test_each_dataset_is_fingerprinted_once():
         ({"grid": {"environments": [5]}}, "did you mean data.environments?"),
         ({"grid": {"data.process.respnsive": [5]}}, "did you mean data.process.responsive?"),
         ({"grid": {"data": [5]}}, "grid.data is over an unknown field"),
+        ({"grid": {"foo": [5]}}, "grid.foo is over an unknown field; give a field of a model, such as sparsity"),
         ({"grid": {"lagged": ["dense"]}}, "grid.lagged is a field of cite_vae, and models lists none of these"),
         ({"grid": {"models.cite_vae.lagged": ["dense"]}}, "which models does not list"),
         ({"grid": {"kind": ["cite_vae"]}}, "list the kinds under models"),
