@@ -1,4 +1,4 @@
-"""The verbs of ``harness data``: releases made from our own renderer, and a sheet of what it draws."""
+"""The verbs of ``harness data``: looks into files of cells, and images that our renderer makes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,33 @@ def data(options: argparse.Namespace) -> int:
     if options.data_verb is None:
         options.print_help()
         return 2
-    verbs: dict[str, Callable[[argparse.Namespace], None]] = {
+    verbs: dict[str, Callable[[argparse.Namespace], int | None]] = {
+        "inspect": _inspect,
         "make causal3dident": _make_static,
         "make temporal_causal3dident": _make_temporal,
         "sheet": _sheet,
     }
-    verbs[options.data_verb](options)
+    return verbs[options.data_verb](options) or 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from harness.data.causal3dident.progress import ProgressLine
+    from harness.data.perturbseq.inspection import inspect_file
+
+    found = inspect_file(
+        options.file,
+        column=options.column,
+        control=options.control,
+        min_cells=options.min_cells,
+        progress=ProgressLine("reading cells"),
+    )
+    print("\n".join(found.lines()))
+    if found.problems:
+        return 2
+    given = {"path": str(options.file), "column": options.column, "control": options.control}
+    given["min_cells"] = None if options.min_cells == 20 else str(options.min_cells)
+    said = " ".join(f"--set {shlex.quote(f'data.{key}={value}')}" for key, value in given.items() if value is not None)
+    print(f"use it: harness launch studies/perturbseq.yaml {said}")
     return 0
 
 

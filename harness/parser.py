@@ -149,6 +149,13 @@ def _add_data_commands(data: argparse.ArgumentParser, common: argparse.ArgumentP
 
     has_none(data)
     commands = data.add_subparsers(title="commands", metavar="COMMAND")
+    look = add(commands, "inspect", "say what a file of perturbed cells holds, and what to mend", _INSPECT_EXAMPLES)
+    look.set_defaults(data_verb="inspect")
+    look.add_argument("file", type=Path, metavar="FILE.h5ad", help="the file, which is only read")
+    look.add_argument("--column", metavar="NAME", help="obs column of the perturbation (default: detected)")
+    look.add_argument("--control", metavar="LABEL", help="its label for control cells (default: detected)")
+    does = "cells a condition must have (default: 20)"
+    look.add_argument("--min-cells", type=_at_least(2), default=20, metavar="N", help=does)
     make = add(commands, "make", "write images of our renderer in the layout of a published data set", _MAKE_EXAMPLES)
     has_none(make)
     layouts = make.add_subparsers(title="layouts", metavar="LAYOUT")
@@ -275,6 +282,13 @@ examples:
   harness data make temporal_causal3dident --out sequences
   harness data make temporal_causal3dident --out sequences --images 5000 --classes 0    one shape, which stays
   harness data make temporal_causal3dident --out sequences --coarse --raw-columns 10    for the published code
+"""
+_INSPECT_EXAMPLES = """\
+examples:
+  harness data inspect cells.h5ad
+  harness data inspect cells.h5ad --column guide_target --control NTC
+
+exit status: 0 if a study can use the file, 2 if not
 """
 _SHEET_EXAMPLES = """\
 examples:

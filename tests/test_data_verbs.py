@@ -23,6 +23,7 @@ SMALL = ["--size", "8", "--samples", "1", "--classes", "0"]
         ["data", "make", "causal3dident", "--help"],
         ["data", "make", "temporal_causal3dident", "--help"],
         ["data", "sheet", "--help"],
+        ["data", "inspect", "--help"],
     ],
 )
 def test_help_teaches_by_example_and_is_light(arguments):

@@ -16,6 +16,7 @@ from harness.data.cache import built_once
 from harness.data.latent_process import draw_mechanisms
 from harness.data.later import hold_out_later
 from harness.data.partners import draw_controls
+from harness.data.perturbseq.inspection import PAIR_FORMS
 from harness.data.perturbseq.labels import CONTROL, Labels, members_of, read_labels
 from harness.data.perturbseq.reader import CellFile, Expression, expression_matrix, read_expression
 from harness.data.perturbseq.simulator import design_of, simulate
@@ -24,8 +25,6 @@ from harness.data_spec import PerturbseqData
 from harness.errors import UserError
 
 log = logging.getLogger(__name__)
-
-_PAIR_FORMS = {"plus": "A+B", "comma": "A,B", "underscore": "A_B"}
 
 
 @dataclass(frozen=True)
@@ -218,6 +217,6 @@ def _sentence(file: CellFile, labels: Labels, source: str, held: str) -> str:
     return (
         f"{file.path}: {len(file.obs)} cells × {len(file.genes)} genes; {source} holds "
         f"{'counts' if held == 'counts' else 'log-normalised values'}; obs[{labels.column!r}] names "
-        f"{members[1]} singles and {members[2]} doubles (pairs as {_PAIR_FORMS[labels.grammar]}), with "
+        f"{members[1]} singles and {members[2]} doubles (pairs as {PAIR_FORMS[labels.grammar]}), with "
         f"{int(np.sum(labels.conditions == CONTROL))} control cells labelled {' or '.join(map(repr, labels.control))}"
     )

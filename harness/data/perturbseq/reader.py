@@ -169,7 +169,7 @@ def read_expression(
     position = np.full(len(file.obs), -1)
     position[cells] = np.arange(len(cells))
     result = np.empty((len(cells), len(file.genes)), dtype=np.float32)
-    for start, block in file.blocks(source, _runs(len(file.obs), len(file.genes))):
+    for start, block in file.blocks(source, block_runs(len(file.obs), len(file.genes))):
         to = position[start : start + len(block)]
         wanted = to >= 0
         chosen = block[wanted]
@@ -186,7 +186,7 @@ def expression_matrix(file: CellFile, values: Literal["auto", "counts", "lognorm
         return "X", values
     unclear = ""
     for name in present:
-        held, why = what_holds(np.concatenate([block for _, block in file.blocks(name, _sample(len(file.obs)))]))
+        held, why = what_holds(np.concatenate([block for _, block in file.blocks(name, sample_of(len(file.obs)))]))
         if held is not None:
             return name, held
         unclear = unclear or f"{name} {why}"
@@ -196,12 +196,13 @@ def expression_matrix(file: CellFile, values: Literal["auto", "counts", "lognorm
     )
 
 
-def _runs(cells: int, genes: int) -> list[tuple[int, int]]:
+def block_runs(cells: int, genes: int) -> list[tuple[int, int]]:
+    """All cells in runs of neighbours, (start, stop), each small enough to be dense in memory."""
     size = max(1, _BLOCK_ENTRIES // max(genes, 1))
     return [(start, min(start + size, cells)) for start in range(0, cells, size)]
 
 
-def _sample(cells: int) -> list[tuple[int, int]]:
+def sample_of(cells: int) -> list[tuple[int, int]]:
     """Short runs of neighbouring cells, spread over the file."""
     if cells <= _SAMPLE_RUNS * _SAMPLE_RUN:
         return [(0, cells)]

@@ -1,0 +1,185 @@
+"""What a file of cells holds and what stands in a study's way, found by reading it; the file is only read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.data.perturbseq.labels import CONTROL, Labels, members_of, read_labels
+from harness.data.perturbseq.reader import CellFile, block_runs, expression_matrix, sample_of
+from harness.data.perturbseq.splits import TEST_SHARE, singles_to_doubles
+from harness.data.perturbseq.values import check_finite, what_holds
+from harness.errors import UserError
+
+#: How pairs are written, by grammar.
+PAIR_FORMS = {"plus": "A+B", "comma": "A,B", "underscore": "A_B"}
+#: Columns shown where a file has them, and what they usually say.
+OTHER_COLUMNS = {
+    "guides": ("guide_ids", "guide_identity", "guide_id", "guide", "sgRNA", "sgRNA_ID", "grna"),
+    "time": ("time", "day", "timepoint", "time_point", "hours"),
+    "batches": ("batch", "gem_group", "replicate", "donor", "lane", "sample"),
+}
+#: Why a matrix is taken for what it is taken for.
+_WHY = {
+    "counts": "counts: the values are whole numbers",
+    "lognorm": "log-normalised values: within a cell, exp(x) - 1 is a whole multiple of what one count gives",
+}
+#: Conditions and values that are named; the rest is counted.
+_MOST_NAMED = 6
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found.
+
+    Attributes
+    ----------
+    found : (what, words) in the order in which they are told.
+    problems : sentences, each with its remedy; a study of the file is refused.
+    notes : sentences on what a study would leave out, or a user may want to know.
+    """
+
+    found: tuple[tuple[str, str], ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """As people read it."""
+        width = max(len(what) for what, _ in self.found)
+        said = [f"{what:{width}}  {words}" for what, words in self.found]
+        said += [f"problem: {sentence}" for sentence in self.problems]
+        return said + [f"note: {sentence}" for sentence in self.notes]
+
+
+def inspect_file(
+    path: Path,
+    *,
+    column: str | None = None,
+    control: str | None = None,
+    min_cells: int = 20,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Inspection:
+    """Look through a file as a study would, and go on where a study would stop.
+
+    Parameters
+    ----------
+    path
+        An ``.h5ad`` file.
+    column, control
+        The user's word on the column of perturbations and the label of control cells; default: detected.
+    min_cells
+        Cells a condition must have.
+    progress
+        Called with cells read and cells in all.
+
+    Raises
+    ------
+    UserError
+        If it is no ``.h5ad`` at all, or names a gene twice.
+    """
+    with CellFile(path) as file:
+        found = [("file", f"{path}: {len(file.obs):,} cells × {len(file.genes):,} genes")]
+        problems: list[str] = []
+        notes: list[str] = []
+        for name in file.matrices():
+            found.append((name, _holds(file, name)))
+        _check_values(file, problems, notes, progress)
+        try:
+            labels = read_labels(file.obs, str(path), column, control)
+        except UserError as refusal:
+            problems.append(str(refusal))
+        else:
+            found += _perturbations(labels)
+            _check_split(labels, min_cells, path, problems, notes)
+            _check_targets(labels, file.genes, notes)
+            found += _others(file, labels.column)
+        return Inspection(tuple(found), tuple(problems), tuple(notes))
+
+
+def _holds(file: CellFile, name: str) -> str:
+    held, why = what_holds(np.concatenate([block for _, block in file.blocks(name, sample_of(len(file.obs)))]))
+    return f"unclear: it {why}" if held is None else _WHY[held]
+
+
+def _check_values(file: CellFile, problems: list[str], notes: list[str], progress: Callable[[int, int], None]) -> None:
+    """Read the matrix a study would take, whole: NaN, negative values, cells without a count."""
+    try:
+        source, _ = expression_matrix(file, "auto")
+        empty = 0
+        for start, block in file.blocks(source, block_runs(len(file.obs), len(file.genes))):
+            check_finite(block, list(file.obs.index[start : start + len(block)]), file.genes, f"{file.path}: {source}")
+            empty += int(np.sum(~block.any(axis=1)))
+            progress(start + len(block), len(file.obs))
+    except UserError as refusal:
+        problems.append(str(refusal))
+        return
+    if empty:
+        notes.append(f"{empty:,} cells have no count in these genes; they are kept, and stay zero")
+
+
+def _perturbations(labels: Labels) -> list[tuple[str, str]]:
+    counts = Counter(labels.conditions.tolist())
+    of = {size: {n: c for n, c in counts.items() if len(members_of(n)) == size} for size in (1, 2)}
+    larger = sum(len(members_of(name)) > 2 for name in counts)
+    form = PAIR_FORMS[labels.grammar] if of[2] or larger else "none"
+    named = " or ".join(map(repr, labels.control))
+    told = [
+        ("perturbation", f"obs[{labels.column!r}], pairs written {form}; their order does not matter"),
+        ("control", f"{counts[CONTROL]:,} cells labelled {named}"),
+        ("singles", _sizes(of[1])),
+        ("doubles", _sizes(of[2])),
+    ]
+    if of[2]:
+        seen = Counter(sum(gene in of[1] for gene in members_of(name)) for name in of[2])
+        words = f"{seen[2]:,} with both members among the singles, {seen[1]:,} with one, {seen[0]:,} with neither"
+        told.append(("", words))
+    return [*told, ("larger sets", str(larger))] if larger else told
+
+
+def _sizes(counts: dict[str, int]) -> str:
+    if not counts:
+        return "none"
+    return f"{len(counts):,}, of {min(counts.values()):,} to {max(counts.values()):,} cells"
+
+
+def _check_split(labels: Labels, min_cells: int, path: Path, problems: list[str], notes: list[str]) -> None:
+    try:
+        assignment = singles_to_doubles(
+            labels.conditions.tolist(), 0, validation=0.1, test=TEST_SHARE, min_cells=min_cells, where=str(path)
+        )
+    except UserError as refusal:
+        problems.append(str(refusal))
+        return
+    if assignment.excluded:
+        names = _named(sorted(assignment.excluded))
+        notes.append(f"{len(assignment.excluded)} conditions cannot be predicted, and are left out by name: {names}")
+    if not assignment.ood:
+        notes.append("there is no pair whose members are both seen as singles, so that no unseen pair can be scored")
+
+
+def _check_targets(labels: Labels, genes: Sequence[str], notes: list[str]) -> None:
+    perturbed = sorted({gene for name in set(labels.conditions) for gene in members_of(name)})
+    absent = [gene for gene in perturbed if gene not in set(genes)]
+    if absent:
+        notes.append(f"{len(absent)} of {len(perturbed)} perturbed genes are not among the genes: {_named(absent)}")
+
+
+def _others(file: CellFile, taken: str) -> list[tuple[str, str]]:
+    """Other columns of guides, times and batches, by the names they usually have; in any case."""
+    present = {str(name).lower(): str(name) for name in file.obs.columns if str(name) != taken}
+    found = []
+    for what, names in OTHER_COLUMNS.items():
+        for name in names:
+            if name.lower() in present:
+                values = sorted(map(str, file.obs[present[name.lower()]].dropna().unique()))
+                found.append((what, f"obs[{present[name.lower()]!r}]: {len(values):,} values, {_named(values)}"))
+    return found
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
