@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from harness.data_verbs import data
 from harness.errors import UserError
 from harness.parser import Verb, make_parser
+from harness.predict_verb import predict
 
 if TYPE_CHECKING:
     from harness.study.named import Named
@@ -97,6 +98,7 @@ def _verbs() -> dict[str, Verb]:
         "doctor": _doctor,
         "check": _check,
         "data": data,
+        "predict": predict,
         "ui": _ui,
         "schema": _schema,
     }

@@ -109,10 +109,10 @@ def make_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
     retry = add("retry", does, rooted, named, celled, more=_RETRY_EXAMPLES)
     retry.add_argument("--failed", action="store_true", required=True, help="which trials: those without a result")
     does = "try a cluster profile with one small job, and say what is right, what is wrong, and what would do"
-    doctor = add("doctor", does, rooted, more=_DOCTOR_EXAMPLES)
-    _add_doctor_options(doctor)
-    does = "make images in the layouts of published data sets, or show what our renderer draws"
-    _add_data_commands(add("data", does, common, more=_DATA_EXAMPLES), common)
+    _add_doctor_options(add("doctor", does, rooted, more=_DOCTOR_EXAMPLES))
+    _add_data_commands(add("data", "look into files of cells, and make images", common, more=_DATA_EXAMPLES), common)
+    does = "predict cells of perturbations, seen or not, with the model of a finished trial"
+    _add_predict_options(add("predict", does, rooted, more=_PREDICT_EXAMPLES))
     does = "check the theorem's conditions on a study's data, and on the models fitted to them so far"
     check = add("check", does, rooted, changed)
     check.add_argument("study", type=Path, metavar="STUDY.yaml")
@@ -128,6 +128,17 @@ def _add_doctor_options(doctor: argparse.ArgumentParser) -> None:
     doctor.add_argument("--tracking", metavar="URI", help="MLflow tracking URI to try (default: a database in --root)")
     does = "seconds the job may wait in the queue, and then again take (default: 300)"
     doctor.add_argument("--patience", type=float, default=300.0, metavar="SECONDS", help=does)
+
+
+def _add_predict_options(predict: argparse.ArgumentParser) -> None:
+    predict.add_argument("run", metavar="RUN", help="a trial's id or folder, or the id of its run in MLflow")
+    does = "a perturbation, or a combination A+B; may be repeated"
+    predict.add_argument("--perturb", action="append", required=True, metavar="NAME", help=does)
+    does = "cells of each (default: 500)"
+    predict.add_argument("--cells", type=_at_least(1), default=500, metavar="N", help=does)
+    does = "governs control cells and noise (default: 0)"
+    predict.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help=does)
+    predict.add_argument("--out", type=Path, required=True, metavar="FILE.h5ad", help="a new file")
 
 
 def _add_data_commands(data: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
@@ -254,6 +265,7 @@ exit status: 0 all is right, 1 something is wrong, 2 wrong input
 """
 _DATA_EXAMPLES = """\
 examples:
+  harness data inspect cells.h5ad                            what a file of cells holds, and what to mend
   harness data make causal3dident --out images               a release of our own, for any code that reads Causal3DIdent
   harness data make temporal_causal3dident --out sequences   the same for Temporal Causal3DIdent
   harness data sheet --out sheet.png                         what each latent does to each class
@@ -282,6 +294,11 @@ examples:
   harness data make temporal_causal3dident --out sequences
   harness data make temporal_causal3dident --out sequences --images 5000 --classes 0    one shape, which stays
   harness data make temporal_causal3dident --out sequences --coarse --raw-columns 10    for the published code
+"""
+_PREDICT_EXAMPLES = """\
+examples:
+  harness predict 3f09 --perturb KLF1+MAP2K6 --out predicted.h5ad
+  harness predict 3f09 --perturb KLF1+MAP2K6 --perturb SET --cells 1000 --out predicted.h5ad
 """
 _INSPECT_EXAMPLES = """\
 examples:

@@ -24,18 +24,19 @@ import torch
 from harness import scoring
 from harness.data import load
 from harness.data.batch import PerturbationData
-from harness.data.seeding import derive, generator
+from harness.data.seeding import generator
 from harness.errors import TrialFailure, TrialStopped, UserError
 from harness.factor_scoring import ceiling_scores, check_published_r2
 from harness.files import write_when_room
-from harness.model_spec import BetaVAESpec, CausalModelSpec, ModelSpec, SupervisedSpec
-from harness.models import LatentModel, Latents, build_model
+from harness.model_spec import ModelSpec
+from harness.models import LatentModel, Latents
 from harness.models.supervised import Supervised
 from harness.scoring import Scored
 from harness.training import checkpoint
 from harness.training.loop import Trained, Trainer, TrainingFiles
 from harness.training.pairing import Pairing
 from harness.training.supervision import regression_targets
+from harness.trial_model import asked_pairing, described_model
 from harness.trial_result import RESULT_FILE, TrialResult, read_result
 from harness.trial_spec import TrialSpec
 
@@ -121,7 +122,7 @@ class _Trial:
         spec, data = self.spec, self.data
         if spec.evaluate.published_r2:
             check_published_r2(data)
-        pairing = Pairing(data, self._pairing(), spec.seed)
+        pairing = Pairing(data, asked_pairing(spec), spec.seed)
         model = self._fresh_model(pairing.kind)
         trainer = Trainer(
             model,
@@ -162,30 +163,14 @@ class _Trial:
 
     def _fresh_model(self, pairing: str) -> LatentModel:
         spec, data = self.spec, self.data
-        fields = spec.model.model_dump() | {"pairing": pairing}
-        if isinstance(spec.model, CausalModelSpec):
-            fields["responsive_dim"] = spec.model.d_v
-        truth = None if data.truth is None else regression_targets(data.truth)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(spec.seed, "initialisation"))
-            model = build_model(
-                fields,
-                shape=data.frame_shape,
-                perturbations=len(data.perturbations),
-                targets=data.targets,
-                columns=None if truth is None else (truth[0].shape[1], truth[1].shape[1]),
-            )
+        model = described_model(spec, data, pairing)
         random = generator(spec.seed, "principal components")
         seen = torch.unique(data.index[data.splits["train"], : data.seen])
         chosen = seen[torch.randperm(len(seen), generator=random)[:FITTED_FRAMES]].sort().values
         model.transform.fit(data.as_float(data.frames[chosen]), random)
-        if isinstance(model, Supervised) and truth is not None:
-            model.fit_targets(torch.cat(truth, dim=1)[seen])
+        if isinstance(model, Supervised) and data.truth is not None:
+            model.fit_targets(torch.cat(regression_targets(data.truth), dim=1)[seen])
         return model.to(self.device)
-
-    def _pairing(self) -> str:
-        # a model without u needs no control, but its trajectories still have a first frame
-        return "none" if isinstance(self.spec.model, BetaVAESpec | SupervisedSpec) else self.spec.model.pairing
 
     def _score(self, model: LatentModel, trainer: Trainer, latents: Latents, untrained: Latents) -> Scored:
         spec, data = self.spec, self.data

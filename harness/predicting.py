@@ -1,0 +1,152 @@
+"""Cells of perturbations, seen or not, predicted by a trained model and written as an AnnData file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from harness import __version__
+from harness.data.seeding import derive, generator
+from harness.errors import UserError
+from harness.evaluation.baselines import CannotPredict
+from harness.latent_scoring import u_of
+from harness.models.causal_vae import CausalVAE
+from harness.models.supervised import Supervised
+from harness.trial_model import Fitted
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def predict(fitted: Fitted, perturbations: Sequence[str], *, cells: int = 500, seed: int = 0) -> AnnData:
+    """Predict cells of each perturbation.
+
+    Each begins as a control cell of the training split (for a time course, as that cell before the perturbation acts),
+    drawn with replacement where there are fewer.
+
+    Parameters
+    ----------
+    fitted
+        As `harness.trial_model.load_fitted` gives it.
+    perturbations
+        Each a name, or a combination ``A+B`` in any order; ``control`` for none.
+    cells
+        Cells of each.
+    seed
+        Governs which control cells, and all noise.
+
+    Returns
+    -------
+    ``X`` (perturbations * cells, features) float32 in the units of the data, ``obs["perturbation"]``; for models with
+    latents of the prediction ``obsm["responsive"]`` and ``obsm["invariant"]``; provenance in ``uns["harness"]``.
+
+    Raises
+    ------
+    UserError
+        If a member was never seen in training, or the model predicts no cells.
+    """
+    import anndata
+    import pandas as pd
+
+    if isinstance(fitted.model, Supervised):
+        raise UserError("a supervised model has no decoder and predicts no cells; choose a trial of another model")
+    under = {name: _u_of(name, fitted) for name in dict.fromkeys(map(_ordered, perturbations))}
+    control = _control(fitted, cells, seed)
+    parts = [_predicted(fitted, control, u, derive(seed, "predict", name)) for name, u in under.items()]
+    names = [name for name in under for _ in range(cells)]
+    obs = pd.DataFrame({"perturbation": pd.Categorical(names)}, index=[f"predicted{k}" for k in range(len(names))])
+    features = fitted.data.feature_names or tuple(f"x{k}" for k in range(parts[0]["X"].shape[1]))
+    data = anndata.AnnData(np.concatenate([part["X"] for part in parts]), obs, pd.DataFrame(index=list(features)))
+    for block in sorted(set(parts[0]) - {"X"}):
+        data.obsm[block] = np.concatenate([part[block] for part in parts])
+    data.uns["harness"] = {
+        "version": __version__,
+        "trial_id": fitted.spec.trial_id,
+        "data_fingerprint": fitted.spec.data_fingerprint,
+        "trial": fitted.spec.model_dump_json(),
+        "seed": seed,
+        "units": _units(fitted),
+    }
+    return data
+
+
+def write_predicted(data: AnnData, out: Path) -> None:
+    """Write as ``.h5ad``, under a temporary name first.
+
+    Raises
+    ------
+    UserError
+        As `refuse_taken`.
+    """
+    refuse_taken(out)
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        data.write_h5ad(unfinished)
+        unfinished.rename(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def refuse_taken(out: Path) -> None:
+    """Refuse a file that is there already, so that none is lost.
+
+    Raises
+    ------
+    UserError
+        If ``out`` is there already, or its folder is not.
+    """
+    if out.exists():
+        raise UserError(f"{out}: is there already; give another --out, or remove it first")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"{out}: its folder is not there; make it first, or give another --out")
+
+
+def _ordered(name: str) -> str:
+    """A combination with its members sorted, each once, as conditions are named."""
+    return "+".join(sorted({member.strip() for member in name.split("+")}))
+
+
+def _u_of(name: str, fitted: Fitted) -> torch.Tensor:
+    if name == "control":
+        return torch.zeros(len(fitted.data.perturbations))
+    try:
+        return u_of(name, fitted.data)
+    except CannotPredict as refusal:
+        known = fitted.data.perturbations
+        some = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
+        raise UserError(f"{name}: {refusal}; perturbations seen are {some}") from None
+
+
+def _control(fitted: Fitted, cells: int, seed: int) -> torch.Tensor:
+    """(cells, ...) prepared frames that predictions begin from."""
+    data = fitted.data
+    rows = data.splits["train"]
+    control = rows[data.condition[rows] == 0]
+    random = generator(seed, "predict", "control cells")
+    enough = len(control) >= cells
+    chosen = torch.randperm(len(control), generator=random)[:cells] if enough else None
+    picked = control[torch.randint(len(control), (cells,), generator=random) if chosen is None else chosen]
+    with torch.no_grad():
+        return fitted.model.transform.prepare(data.frames[data.index[picked, : data.seen][:, -1]])
+
+
+@torch.no_grad()
+def _predicted(fitted: Fitted, control: torch.Tensor, u: torch.Tensor, seed: int) -> dict[str, Any]:
+    model, steps = fitted.model, fitted.data.index.shape[1] - 1
+    under, random = u.expand(len(control), -1), generator(seed, "noise")
+    if not isinstance(model, CausalVAE):
+        return {"X": model.predict(control, under, steps, random).flatten(1).float().numpy()}
+    latents = model.predict_latents(control, under, steps, random)
+    frames = model.to_frames(*latents).flatten(1).float().numpy()
+    return {"X": frames, "responsive": latents.responsive.numpy(), "invariant": latents.invariant.numpy()}
+
+
+def _units(fitted: Fitted) -> str:
+    kind = json.loads(fitted.spec.model_dump_json())["data"]["kind"]
+    return {"perturbseq": "log(1 + counts per 10,000)"}.get(kind, "as the data")

@@ -1,0 +1,89 @@
+"""The model of a trial: as its spec describes it, and as training left it in the trial's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harness.data import load
+from harness.data.batch import PerturbationData
+from harness.data.seeding import derive
+from harness.errors import UserError
+from harness.model_spec import BetaVAESpec, CausalModelSpec, SupervisedSpec
+from harness.models import LatentModel, build_model
+from harness.training import checkpoint
+from harness.training.pairing import Pairing
+from harness.training.supervision import regression_targets
+from harness.trial_result import read_result
+from harness.trial_spec import TrialSpec
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model, the data it was trained on, and the spec of its trial."""
+
+    model: LatentModel
+    data: PerturbationData
+    spec: TrialSpec
+
+
+def described_model(spec: TrialSpec, data: PerturbationData, pairing: str) -> LatentModel:
+    """The model that ``spec`` describes, as it is initialised; its transforms are not fitted yet."""
+    fields = spec.model.model_dump() | {"pairing": pairing}
+    if isinstance(spec.model, CausalModelSpec):
+        fields["responsive_dim"] = spec.model.d_v
+    truth = None if data.truth is None else regression_targets(data.truth)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(spec.seed, "initialisation"))
+        return build_model(
+            fields,
+            shape=data.frame_shape,
+            perturbations=len(data.perturbations),
+            targets=data.targets,
+            columns=None if truth is None else (truth[0].shape[1], truth[1].shape[1]),
+        )
+
+
+def asked_pairing(spec: TrialSpec) -> str:
+    """The pairing a model asks for; one without u needs no control, but its trajectories still have a first frame."""
+    model = spec.model
+    return "none" if isinstance(model, BetaVAESpec | SupervisedSpec) else model.pairing
+
+
+def load_fitted(folder: Path, cache_dir: Path) -> Fitted:
+    """The model of a finished trial, in evaluation mode on the CPU.
+
+    Parameters
+    ----------
+    folder
+        The trial's.
+    cache_dir
+        Where built datasets are kept.
+
+    Raises
+    ------
+    UserError
+        If the trial has not finished, kept no weights, or its data are not what they were.
+    """
+    try:
+        spec = TrialSpec.model_validate_json((folder / "spec.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: is no folder of a trial (it has no readable spec.json)") from error
+    result = read_result(folder)
+    if result is None or result.state != "finished":
+        state = "has not finished" if result is None else f"has {result.state}"
+        raise UserError(f"trial {folder.name} {state}, so that it has no model; choose one that has finished")
+    weights = checkpoint.load(folder / "model.pt", torch.device("cpu"))
+    if weights is None:
+        raise UserError(f"trial {folder.name} kept no weights; set train.keep: best and run it again")
+    data = load(spec.data, cache_dir)
+    if data.fingerprint != spec.data_fingerprint:
+        raise UserError(
+            f"the data of trial {folder.name} are not what it was trained on (fingerprint {data.fingerprint}, then "
+            f"{spec.data_fingerprint}); put the file back as it was, or launch the study again"
+        )
+    model = described_model(spec, data, Pairing(data, asked_pairing(spec), spec.seed).kind)
+    model.load_state_dict(weights)
+    return Fitted(model.eval(), data, spec)
