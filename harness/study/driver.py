@@ -289,6 +289,7 @@ class Driver:
             at_once=at_once,
             progress=self._progress,
             reused=self._reuse,
+            bring=self._tracking.sync,
             prepare=self._data.prepare,
             only=self._only,
         )

@@ -71,6 +71,8 @@ class SearchLoop:
         Counts trials and reads their curves.
     reused
         Called with a trial whose result is there already.
+    bring
+        Called with each trial of a point that ended before: the driver may have died between the journal and MLflow.
     prepare
         Called with trials that will run, to see that their data are there.
     only
@@ -87,6 +89,7 @@ class SearchLoop:
         at_once: int,
         progress: Progress,
         reused: Callable[[PlannedTrial, Mapping[str, Any]], None],
+        bring: Callable[[PlannedTrial, Mapping[str, Any]], None],
         prepare: Callable[[Iterable[PlannedTrial]], None],
         only: frozenset[str] | None = None,
     ) -> None:
@@ -94,7 +97,7 @@ class SearchLoop:
             raise ValueError("this study has no search")
         self._study, self._store, self._fleet, self._progress = study, store, fleet, progress
         self._search, self._objectives = study.search, study.objective
-        self._at_once, self._reused, self._prepare = at_once, reused, prepare
+        self._at_once, self._reused, self._bring, self._prepare = at_once, reused, bring, prepare
         self._only, self._index = only, TrialIndex(fleet.folder)
         self._grid = {trial.trial_id for trial in plan.trials}
         self._flying: dict[int, _Flying] = {}
@@ -123,14 +126,23 @@ class SearchLoop:
         if told:
             cell.proposals.replay(told[-1])
             cell.asked += 1
+            self._bring_point(told[-1])
         elif self._stays(tries[-1]):
             cell.proposals.skip()
             cell.asked += 1
+            self._bring_point(tries[-1])
         elif cell.proposals.repeat(tries[-1].user_attrs["proposal"]):
             cell.repeated += 1
             waiting = [trial.number for trial in tries if trial.state is TrialState.WAITING]
             if waiting:
                 cell.begun[ordinal] = waiting[-1]
+
+    def _bring_point(self, ended: FrozenTrial) -> None:
+        for point in recorded_points(self._study, [ended]):
+            for trial in point.trials:
+                result = self._fleet.folder.trial(trial.trial_id).read_result()
+                if result is not None:
+                    self._bring(trial, result)
 
     def _stays(self, proposed: FrozenTrial) -> bool:
         """Whether a point without a value is left as it is: no model can have it, or it failed and is not retried."""

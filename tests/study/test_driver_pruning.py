@@ -104,6 +104,18 @@ def test_a_search_whose_driver_was_killed_loses_and_doubles_no_point(driving, sl
     assert [proposed[number] for number in range(5)] == [trial.user_attrs["proposal"] for trial in points(driving)]
 
 
+def test_points_told_before_mlflow_had_them_are_brought_when_the_study_goes_on(driving, monkeypatch):
+    changes = (search("none", 3), "grid=null", "seeds=2", "train.epochs=1")
+    with monkeypatch.context() as silent:
+        # a driver that dies between the journal and MLflow: nothing it ran was brought
+        silent.setattr("harness.study.tracked.Tracking.sync", lambda *_: None)
+        driving.launch(*changes)
+    assert driving.runs()[1] == []
+    driving.resume()
+    assert sorted(child.data.tags["trial_id"] for child in driving.runs()[1]) == sorted(driving.results())
+    assert set(driving.starts().values()) == {1}
+
+
 def test_a_point_written_down_by_a_driver_that_died_at_once_is_not_written_twice(driving, monkeypatch):
     begin, calls = OptunaStore.begin, []
 
