@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
@@ -28,8 +28,8 @@ def data(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from harness.data.causal3dident.progress import ProgressLine
     from harness.data.perturbseq.inspection import inspect_file
+    from harness.data.progress import ProgressLine
 
     found = inspect_file(
         options.file,
@@ -41,25 +41,24 @@ def _inspect(options: argparse.Namespace) -> int:
     print("\n".join(found.lines()))
     if found.problems:
         return 2
-    given = {"path": str(options.file), "column": options.column, "control": options.control}
-    given["min_cells"] = None if options.min_cells == 20 else str(options.min_cells)
-    said = " ".join(f"--set {shlex.quote(f'data.{key}={value}')}" for key, value in given.items() if value is not None)
-    print(f"use it: harness launch studies/perturbseq.yaml {said}")
+    given = {"path": options.file, "column": options.column, "control": options.control}
+    given["min_cells"] = None if options.min_cells == 20 else options.min_cells
+    _say_how_to_use("perturbseq", [f"data.{key}={value}" for key, value in given.items() if value is not None])
     return 0
 
 
 def _make_static(options: argparse.Namespace) -> None:
-    from harness.data.causal3dident.progress import ProgressLine
     from harness.data.causal3dident.static_writer import write_static
+    from harness.data.progress import ProgressLine
 
     counts = {"trainset": options.images, "testset": options.test_images}
     write_static(options.out, _drawn(options), counts, ProgressLine("rendering images"))
-    _say_how_to_use(options)
+    _say_it_is_made(options)
 
 
 def _make_temporal(options: argparse.Namespace) -> None:
-    from harness.data.causal3dident.progress import ProgressLine
     from harness.data.causal3dident.temporal_writer import Sizes, write_temporal
+    from harness.data.progress import ProgressLine
 
     write_temporal(
         options.out,
@@ -69,20 +68,24 @@ def _make_temporal(options: argparse.Namespace) -> None:
         raw_columns=options.raw_columns,
         progress=ProgressLine("rendering images"),
     )
-    _say_how_to_use(options, *(["data.process.grouped=true"] if options.coarse else []))
+    _say_it_is_made(options, *(["data.process.grouped=true"] if options.coarse else []))
 
 
-def _say_how_to_use(options: argparse.Namespace, *more: str) -> None:
+def _say_it_is_made(options: argparse.Namespace, *more: str) -> None:
     classes = ", ".join(str(class_id) for class_id in sorted(set(options.classes)))
+    print(f"made {options.out}")
     changes = [f"data.path={options.out}", f"data.classes=[{classes}]", *more]
-    study = f"studies/{options.data_verb.split()[-1]}.yaml"
+    _say_how_to_use(options.data_verb.split()[-1], changes)
+
+
+def _say_how_to_use(study: str, changes: Sequence[str]) -> None:
     said = " ".join(f"--set {shlex.quote(change)}" for change in changes)
-    print(f"made {options.out}\nuse it: harness launch {study} {said}")
+    print(f"use it: harness launch studies/{study}.yaml {said}")
 
 
 def _sheet(options: argparse.Namespace) -> None:
     from harness.data.causal3dident.contact_sheet import contact_sheet
-    from harness.data.causal3dident.progress import ProgressLine
+    from harness.data.progress import ProgressLine
 
     contact_sheet(
         options.out,

@@ -183,7 +183,7 @@ def _rows_by_class(truth: Truth, frames: NDArray[np.int64]) -> dict[int, NDArray
 
 def _test_frames(data: PerturbationData) -> Tensor:
     """Frames whose latents are scored: the last of each test row that training may see."""
-    return data.index[data.splits["test"], : data.seen][:, -1]
+    return data.last_frames(data.splits["test"])
 
 
 def _truth(data: PerturbationData) -> Truth:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.data.batch import PerturbationData, Truth
 from harness.data.seeding import derive, generator
-from harness.evaluation.baselines import CannotPredict
+from harness.evaluation.baselines import CONTROL, CannotPredict
 from harness.evaluation.factors import factors_of
 from harness.evaluation.prediction import OodResult, evaluate_ood
 from harness.models import LatentModel, Latents
@@ -95,7 +95,7 @@ def score_latents(
     predictor = _LatentPredictor(model, data, cells, derive(seed, "latents"))
     if not predictor.offers:
         return {}
-    frames, means = data.index[data.splits["test"], : data.seen][:, -1], _blocks(latents)
+    frames, means = data.last_frames(data.splits["test"]), _blocks(latents)
     noise = np.maximum(predictor.variance_of_seen() - means.var(axis=0), 0.0)
     predictor.reading = Reading.fitted(means, scale(frames), noise)
     train = _true_by_condition(data, "train", scale, data.seen)
@@ -125,7 +125,7 @@ class _Scale:
         both = torch.cat([truth.responsive, truth.invariant], dim=1).double().numpy()
         circular = [name in truth.periodic for name in truth.responsive_names + truth.invariant_names]
         values = np.concatenate(factors_of(both, np.array(circular, dtype=bool)), axis=1)
-        test = values[data.index[data.splits["test"], : data.seen][:, -1]]
+        test = values[data.last_frames(data.splits["test"])]
         deviation = test.std(axis=0)
         return cls(values, test.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
 
@@ -140,10 +140,8 @@ class _LatentPredictor:
     def __init__(self, model: LatentModel, data: PerturbationData, cells: int, seed: int) -> None:
         self.model, self.data, self.seed = model, data, seed
         self.reading: Reading | None = None
-        rows = data.splits["train"]
-        control = rows[data.condition[rows] == 0][:cells]
         device = next(model.parameters()).device
-        frames = data.frames[data.index[control, : data.seen][:, -1]].to(device)
+        frames = data.frames[data.last_frames(data.control_rows("train")[:cells])].to(device)
         with torch.no_grad():
             self.control = model.transform.prepare(frames)
         self.offers = self._predict(torch.zeros(len(data.perturbations)), "control") is not None
@@ -158,17 +156,16 @@ class _LatentPredictor:
 
     def variance_of_seen(self) -> Array:
         """Variance (a,) of latents drawn for the test split's conditions, each as often as it has cells there."""
-        conditions, counts = torch.unique(self.data.condition[self.data.splits["test"]], return_counts=True)
+        rows = self.data.by_condition("test")
         means, squares = [], []
-        for which in conditions.tolist():
-            name = self.data.conditions[which]
-            u = torch.zeros(len(self.data.perturbations)) if which == 0 else u_of(name, self.data)
-            predicted = self._predict(u, f"seen {name}")
+        for name in rows:
+            predicted = self._predict(u_of(name, self.data), f"seen {name}")
             assert predicted is not None
             drawn = _blocks(predicted)
             means.append(drawn.mean(axis=0))
             squares.append((drawn**2).mean(axis=0))
-        share = (counts / counts.sum()).double().numpy()
+        counts = np.array([len(members) for members in rows.values()])
+        share = counts / counts.sum()
         variance: Array = share @ np.array(squares) - (share @ np.array(means)) ** 2
         return variance
 
@@ -180,7 +177,7 @@ class _LatentPredictor:
 
 
 def u_of(condition: str, data: PerturbationData) -> torch.Tensor:
-    """u (p,) of a condition, seen or not.
+    """u (p,) of a condition, seen or not; zero for ``control``.
 
     Raises
     ------
@@ -188,6 +185,8 @@ def u_of(condition: str, data: PerturbationData) -> torch.Tensor:
         If a member of it is no perturbation of the data.
     """
     u = torch.zeros(len(data.perturbations))
+    if condition == CONTROL:
+        return u
     for member in condition.split("+"):
         if member not in data.perturbations:
             raise CannotPredict(f"{member} was never seen in training, and one-hot u says nothing about it")
@@ -200,9 +199,4 @@ def _blocks(latents: Latents) -> Array:
 
 
 def _true_by_condition(data: PerturbationData, split: str, scale: _Scale, seen: int | None = None) -> dict[str, Array]:
-    rows = data.splits[split]
-    condition = data.condition[rows]
-    return {
-        data.conditions[which]: scale(data.index[rows[condition == which], :seen][:, -1])
-        for which in torch.unique(condition).tolist()
-    }
+    return {name: scale(data.index[rows, :seen][:, -1]) for name, rows in data.by_condition(split).items()}

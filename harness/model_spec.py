@@ -17,6 +17,10 @@ def _pairing_word(value: object) -> object:
 Pairing = Annotated[Literal["auto", "true", "random", "ot", "none"], BeforeValidator(_pairing_word)]
 
 
+#: Networks that see images, and no vectors.
+IMAGE_NETWORKS = ("conv", "resnet18")
+
+
 class AlignmentSpec(Part):
     """Penalty that keeps the invariant block the same in a perturbed cell and its control."""
 
@@ -39,7 +43,7 @@ class NetworkSpec(Part):
 
     @model_validator(mode="after")
     def _pca_needs_mlp(self) -> NetworkSpec:
-        if self.input_pca is not None and self.network in ("conv", "resnet18"):
+        if self.input_pca is not None and self.network in IMAGE_NETWORKS:
             raise ValueError("input_pca needs network: mlp (a convolution has no pixels left to work on)")
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +12,20 @@ import torch
 
 from harness import __version__
 from harness.data.seeding import derive, generator
+from harness.data_spec import PerturbseqData
 from harness.errors import UserError
 from harness.evaluation.baselines import CannotPredict
 from harness.latent_scoring import u_of
 from harness.models.causal_vae import CausalVAE
-from harness.models.supervised import Supervised
+from harness.models.supervised import NO_DECODER, Supervised
 from harness.trial_model import Fitted
+from harness.words import first
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+#: Perturbations that are named where one is not known.
+_MOST_NAMED = 10
 
 
 def predict(fitted: Fitted, perturbations: Sequence[str], *, cells: int = 500, seed: int = 0) -> AnnData:
@@ -55,7 +59,7 @@ def predict(fitted: Fitted, perturbations: Sequence[str], *, cells: int = 500, s
     import pandas as pd
 
     if isinstance(fitted.model, Supervised):
-        raise UserError("a supervised model has no decoder and predicts no cells; choose a trial of another model")
+        raise UserError(f"{NO_DECODER}; choose a trial of another model")
     under = {name: _u_of(name, fitted) for name in dict.fromkeys(map(_ordered, perturbations))}
     control = _control(fitted, cells, seed)
     parts = [_predicted(fitted, control, u, derive(seed, "predict", name)) for name, u in under.items()]
@@ -113,27 +117,24 @@ def _ordered(name: str) -> str:
 
 
 def _u_of(name: str, fitted: Fitted) -> torch.Tensor:
-    if name == "control":
-        return torch.zeros(len(fitted.data.perturbations))
     try:
         return u_of(name, fitted.data)
     except CannotPredict as refusal:
-        known = fitted.data.perturbations
-        some = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
-        raise UserError(f"{name}: {refusal}; perturbations seen are {some}") from None
+        seen = first(fitted.data.perturbations, _MOST_NAMED)
+        raise UserError(f"{name}: {refusal}; perturbations seen are {seen}") from None
 
 
 def _control(fitted: Fitted, cells: int, seed: int) -> torch.Tensor:
     """(cells, ...) prepared frames that predictions begin from."""
     data = fitted.data
-    rows = data.splits["train"]
-    control = rows[data.condition[rows] == 0]
+    control = data.control_rows("train")
     random = generator(seed, "predict", "control cells")
-    enough = len(control) >= cells
-    chosen = torch.randperm(len(control), generator=random)[:cells] if enough else None
-    picked = control[torch.randint(len(control), (cells,), generator=random) if chosen is None else chosen]
+    if len(control) >= cells:
+        chosen = torch.randperm(len(control), generator=random)[:cells]
+    else:
+        chosen = torch.randint(len(control), (cells,), generator=random)
     with torch.no_grad():
-        return fitted.model.transform.prepare(data.frames[data.index[picked, : data.seen][:, -1]])
+        return fitted.model.transform.prepare(data.frames[data.last_frames(control[chosen])])
 
 
 @torch.no_grad()
@@ -148,5 +149,4 @@ def _predicted(fitted: Fitted, control: torch.Tensor, u: torch.Tensor, seed: int
 
 
 def _units(fitted: Fitted) -> str:
-    kind = json.loads(fitted.spec.model_dump_json())["data"]["kind"]
-    return {"perturbseq": "log(1 + counts per 10,000)"}.get(kind, "as the data")
+    return "log(1 + counts per 10,000)" if isinstance(fitted.spec.data, PerturbseqData) else "as the data"

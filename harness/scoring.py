@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.condition_scoring import CONDITIONS, conditions_of_model, conditions_of_truth
 from harness.data.batch import PerturbationData
-from harness.data.seeding import derive, generator
+from harness.data.seeding import derive
 from harness.evaluation.conditions import Verdict
 from harness.evaluation.graph import graph_f1, graph_shd, target_accuracy
 from harness.evaluation.identifiability import identifiability_scores
@@ -21,11 +21,12 @@ from harness.evaluation.prediction import OodResult, evaluate_ood
 from harness.evaluation.rotation import rotation_test
 from harness.factor_scoring import has_images, latent_by_latent, published_scores, whole_scores
 from harness.files import write_when_room
-from harness.latent_scoring import LATENT_METRICS, score_latents, u_of
+from harness.latent_scoring import LATENT_METRICS, score_latents
 from harness.models import LatentModel, Latents
 from harness.models.causal_vae import CausalVAE
 from harness.models.discrepancy_vae import DiscrepancyVAE
-from harness.models.supervised import Supervised
+from harness.models.supervised import NO_DECODER, Supervised
+from harness.predictor import Predictor
 from harness.training.loop import Trainer
 from harness.training.second_stage import applies_to, candidate_of
 
@@ -35,8 +36,6 @@ KEPT_LATENTS = 2000
 ROTATIONS = 4
 #: Most training cells of a condition the baselines' means are taken over; bounds memory for images.
 BASELINE_CELLS = 500
-#: Why a supervised model has no OOD scores.
-NO_DECODER = "a supervised model has no decoder and predicts no cells"
 
 Array = NDArray[np.float64]
 
@@ -103,7 +102,7 @@ def score_identifiability(
     truth = data.truth
     if truth is None:
         return Scored()
-    frames = data.index[data.splits["test"], : data.seen][:, -1]
+    frames = data.last_frames(data.splits["test"])
     true_v, true_i = truth.responsive[frames].numpy(), truth.invariant[frames].numpy()
 
     found, before = (
@@ -139,16 +138,23 @@ def score_identifiability(
     return scored
 
 
-def write_latents(path: Path, data: PerturbationData, latents: Latents) -> None:
-    """Keep the test split's latents, and the truth where there is one, for figures and agreement between seeds."""
+def write_latents(path: Path, data: PerturbationData, latents: Latents, model: LatentModel | None = None) -> None:
+    """Keep the test split's latents, and the truth where there is one, for figures and agreement between seeds.
+
+    Of a ``model`` also its control graph (d_v, d_v) and its targets (p, d_v), where it has them.
+    """
     rows = data.splits["test"][:KEPT_LATENTS]
     arrays = {
         "responsive": latents.responsive[:KEPT_LATENTS].numpy(),
         "invariant": latents.invariant[:KEPT_LATENTS].numpy(),
         "condition": data.condition[rows].numpy(),
     }
+    structure = {} if model is None else {"graph": model.learned_graph(), "targets": target_scores(model)}
+    arrays |= {name: value.detach().float().cpu().numpy() for name, value in structure.items() if value is not None}
+    if "targets" in arrays:
+        arrays["perturbations"] = np.array(data.perturbations)
     if data.truth is not None:
-        frames = data.index[rows, : data.seen][:, -1]
+        frames = data.last_frames(rows)
         arrays["responsive_true"] = data.truth.responsive[frames].numpy()
         arrays["invariant_true"] = data.truth.invariant[frames].numpy()
         arrays["names_responsive"] = np.array(data.truth.responsive_names)
@@ -176,9 +182,8 @@ def score_ood(model: LatentModel, data: PerturbationData, latents: Latents, cell
     """
     scored = Scored()
     if isinstance(model, Supervised):
-        rows = torch.cat([data.splits["test"][:0], *(data.splits[split] for split in data.ood)])
-        names = {data.conditions[which] for which in data.condition[rows].tolist()} - {"control"}
-        return Scored(excluded={name: NO_DECODER for name in sorted(names)})
+        names = {name for split in data.ood for name in data.by_condition(split)} - {"control"}
+        return Scored(excluded=dict.fromkeys(sorted(names), NO_DECODER))
     train = _cells_by_condition(data, "train", BASELINE_CELLS, data.seen)
     control = train["control"]
     predictor = Predictor(model, data, seed)
@@ -272,39 +277,10 @@ def _collect(scored: Scored, split: str, result: OodResult) -> None:
     scored.excluded |= result.excluded
 
 
-class Predictor:
-    """Predicts cells of a condition from control cells, in flattened units of the data.
-
-    Parameters
-    ----------
-    model, data
-        The trained model and the data whose perturbations it knows.
-    seed
-        Governs the draws.
-    """
-
-    def __init__(self, model: LatentModel, data: PerturbationData, seed: int) -> None:
-        self.model, self.data, self.seed = model, data, seed
-
-    @torch.no_grad()
-    def __call__(self, condition: str, control: Array) -> Array:
-        """Cells (n, features) of ``condition`` from control cells (n, features)."""
-        u = u_of(condition, self.data).expand(len(control), -1)
-        device = next(self.model.parameters()).device
-        frames = torch.as_tensor(control, dtype=torch.float32).unflatten(1, self.data.frame_shape).to(device)
-        random = generator(self.seed, "prediction", condition, device=device)
-        steps = self.data.index.shape[1] - 1
-        self.model.eval()
-        predicted = self.model.predict(self.model.transform.prepare(frames), u.to(device), steps, random)
-        return predicted.flatten(1).double().cpu().numpy()
-
-
 def _cells_by_condition(data: PerturbationData, split: str, most: int, seen: int | None = None) -> dict[str, Array]:
     """Last (of the first ``seen``) frames of a split's rows, flattened, by condition; at most ``most`` of each."""
-    rows = data.splits[split]
-    condition = data.condition[rows]
     cells = {}
-    for which in torch.unique(condition).tolist():
-        frames = data.frames[data.index[rows[condition == which][:most], :seen][:, -1]]
-        cells[data.conditions[which]] = data.as_float(frames).flatten(1).double().numpy()
+    for name, rows in data.by_condition(split).items():
+        frames = data.frames[data.index[rows[:most], :seen][:, -1]]
+        cells[name] = data.as_float(frames).flatten(1).double().numpy()
     return cells

@@ -28,6 +28,7 @@ from harness.data.seeding import generator
 from harness.errors import TrialFailure, TrialStopped, UserError
 from harness.factor_scoring import ceiling_scores, check_published_r2
 from harness.files import write_when_room
+from harness.kept_data import KEPT_DATA, write_kept
 from harness.model_spec import ModelSpec
 from harness.models import LatentModel, Latents
 from harness.models.supervised import Supervised
@@ -139,7 +140,7 @@ class _Trial:
         untrained = scoring.encode_split(model, data, trainer.prepared, "test")
         trained = trainer.run(on_epoch, leave)
         latents = scoring.encode_split(model, data, trainer.prepared, "test")
-        scoring.write_latents(self.folder / "latents.npz", data, latents)
+        scoring.write_latents(self.folder / "latents.npz", data, latents, model)
         self._write_split()
         scored = self._score(model, trainer, latents, untrained)
         scored.warnings += _collapsed(trained) + _agreement(trained, scored)
@@ -217,6 +218,8 @@ class _Trial:
     def _keep(self, model: LatentModel) -> None:
         if self.spec.train.keep != "none":
             checkpoint.save(self.folder / "model.pt", model.state_dict())
+            if not isinstance(model, Supervised):  # it predicts no cells
+                write_kept(self.folder / KEPT_DATA, self.data)
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
 
 

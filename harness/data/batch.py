@@ -77,10 +77,11 @@ class PerturbationData:
     ----------
     frames : (m, features) float32, or (m, 3, height, width) uint8 images. Each observation once.
     index : (n, T) int64 rows of ``frames``, T >= 2.
-    u : (n, p) float32; one-hot, two-hot for a double, zero for control rows.
+    u : (n, p) float32; one-hot, two-hot for a double, zero for control rows. Where there are ``perturbation_vectors``,
+        (n, f): the sum of the members' vectors, zero for control rows.
     condition : (n,) int64 into ``conditions``.
     conditions : names; ``conditions[0] == "control"``; a double is ``A+B``, members in sorted order.
-    perturbations : p names, the columns of ``u``.
+    perturbations : p names, the perturbations that training saw; the columns of a one-hot ``u``.
     splits : name -> (k,) int64 rows. Always ``train``, ``validation`` and ``test`` (held-out cells of
         conditions seen in training), and one for each name in ``ood``. They are disjoint, and no frame
         of ``validation``, ``test`` or an OOD split's perturbed frames is in ``train``; but ``later``, where there is
@@ -96,6 +97,11 @@ class PerturbationData:
     feature_names : names of features (genes), empty for images.
     excluded : condition -> why it is in no split.
     quality : numbers about the data worth logging, e.g. distance to the nearest stored image.
+    library : (m,) float32, one a frame: total counts of its cell over all genes, those left out of ``frames`` too; None
+        for what was not counted, and where a file's log-normalised values do not tell the counts.
+    perturbation_vectors : (g, f) float32, the vector of each gene of ``vector_names``, seen or not; None where u is
+        one-hot.
+    vector_names : g genes, the rows of ``perturbation_vectors``.
     """
 
     frames: Tensor
@@ -114,6 +120,9 @@ class PerturbationData:
     excluded: dict[str, str] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
     seen: int | None = None
+    library: Tensor | None = None
+    perturbation_vectors: Tensor | None = None
+    vector_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         missing = {"train", "validation", "test", *self.ood} - set(self.splits)
@@ -127,11 +136,27 @@ class PerturbationData:
             raise ValueError(f"seen must be at least 2 and below {self.index.shape[1]} frames, got {self.seen}")
         if self.conditions[0] != "control":
             raise ValueError(f"conditions[0] must be 'control', got {self.conditions[0]!r}")
+        if self.library is not None and self.library.shape != self.frames.shape[:1]:
+            raise ValueError(f"library must be ({len(self.frames)},), one a frame, got {tuple(self.library.shape)}")
+        vectors = self.perturbation_vectors
+        width = self.u.shape[1] if vectors is None else vectors.shape[1]
+        if len(self.vector_names) != (0 if vectors is None else len(vectors)) or width != self.u.shape[1]:
+            raise ValueError("perturbation_vectors must have a row for each of vector_names and u's columns")
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of one frame: ``(features,)`` or ``(3, height, width)``."""
         return tuple(self.frames.shape[1:])
+
+    def last_frames(self, rows: Tensor) -> Tensor:
+        """The last frame of each row (k,) that training may see, (k,) int64 into ``frames``."""
+        return self.index[rows, : self.seen][:, -1]
+
+    def by_condition(self, split: str) -> dict[str, Tensor]:
+        """Rows of ``split`` by the name of their condition, in the order of ``conditions``."""
+        rows = self.splits[split]
+        condition = self.condition[rows]
+        return {self.conditions[which]: rows[condition == which] for which in torch.unique(condition).tolist()}
 
     def control_rows(self, split: str) -> Tensor:
         """Rows of ``split`` that are control cells, (k,) int64."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +42,7 @@ class PartialArray:
     def __init__(self, path: Path, shape: tuple[int, ...], chunk: int) -> None:
         self._path, self._record = path, Path(f"{path}.done")
         self._rows, self._chunk, self._width = shape[0], chunk, int(np.prod(shape[1:]))
-        header = _header(shape)
+        header = byte_header(shape)
         self._offset = len(header)
         begun = path.exists() and _beginning(path, self._offset) == header
         self._file = os.open(path, os.O_RDWR | (0 if begun else os.O_CREAT | os.O_TRUNC), 0o644)
@@ -92,7 +91,7 @@ class PartialArray:
         append_whole(self._record, f"{start} {mark}\n")
         self._checksums[start] = mark
 
-    def finish(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
+    def finish(self) -> list[str]:
         """Read everything back, and forget the record; gives the checksum of each chunk, in order.
 
         Raises
@@ -104,7 +103,6 @@ class PartialArray:
         for start in starts:
             if self._checksum_at(start) != self._checksums[start]:
                 raise OSError(None, f"rows from {start} on are not what was written; the disk fails", str(self._path))
-            progress(start + self.rows_of(start), self._rows)
         os.fsync(self._file)
         self._record.unlink()
         return [self._checksums[start] for start in starts]
@@ -114,7 +112,8 @@ class PartialArray:
         return checksum(os.pread(self._file, wanted, self._offset + start * self._width))
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
+def byte_header(shape: tuple[int, ...]) -> bytes:
+    """What an ``.npy`` file of a uint8 array of this shape begins with."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return stream.getvalue()

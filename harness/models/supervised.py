@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from harness.models.base import LatentModel, Latents, Loss, Networks
 
+#: Why it predicts nothing.
+NO_DECODER = "a supervised model has no decoder and predicts no cells"
+
 
 class Supervised(LatentModel):
     """The encoder that the latent models have, trained by squared error on the true latents of the training frames.
@@ -72,7 +75,7 @@ class Supervised(LatentModel):
         return Latents(*found.split(list(self.columns), dim=1))
 
     def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-        raise NotImplementedError("a supervised model has no decoder and predicts no cells")
+        raise NotImplementedError(NO_DECODER)
 
     def _read(self, x: Tensor) -> Tensor:
         """Standardised columns (m, a + b) of prepared frames (m, ...)."""

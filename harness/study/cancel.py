@@ -17,7 +17,7 @@ from harness.study.requests import ask_to_end, mark_cancelled
 from harness.study.sent_off import end_sent_off, is_driven
 from harness.study.status import job_names
 from harness.study.survey import OPEN, Survey, View
-from harness.study.words import counted, first
+from harness.words import counted, first
 
 #: Cells that are named.
 _MOST_NAMED = 6

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.errors import UserError
 from harness.study.survey import View
-from harness.study.words import first
+from harness.words import first
 
 #: Cells that are named where none is meant.
 _MOST_NAMED = 6

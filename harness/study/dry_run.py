@@ -26,8 +26,8 @@ from harness.study.mlflow_store import check_uri
 from harness.study.plan import PlannedTrial, Point, Preview, plan, point_for
 from harness.study.running import Runner, executor_for
 from harness.study.spec import AxisSpec, ComputeSpec, StudySpec
-from harness.study.words import clock_words, counted
 from harness.trial_spec import TrialSpec
+from harness.words import clock_words, counted
 
 #: Epochs of a warm-up: the first compiles and allocates, the others are timed.
 WARM_EPOCHS = 3

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import submitit
 from submitit.local.debug import DebugExecutor
 
+from harness.data.cores import usable_cores
 from harness.errors import UserError
 from harness.files import FOREVER, patiently
 from harness.study.leaving import JobLimit
@@ -327,7 +328,7 @@ def make_executor(compute: ComputeSpec, profile: ProfileSpec | None, folder: Pat
     if compute.cluster == "inline":
         return InlineExecutor(folder)
     if compute.cluster == "local":
-        workers = compute.workers or max(1, available_cores() // compute.threads)
+        workers = compute.workers or max(1, usable_cores() // compute.threads)
         gpus = [] if compute.device == "cpu" else visible_gpus()
         return LocalExecutor(folder, workers=workers, threads=compute.threads, gpus=gpus)
     if profile is None:
@@ -342,11 +343,6 @@ def _check_gpu() -> None:
 
     if not torch.cuda.is_available():
         raise UserError("compute.device is cuda, but torch sees no GPU on this machine; use auto or cpu")
-
-
-def available_cores() -> int:
-    """CPUs this process may use; from its affinity, so that it is right inside a SLURM job too."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.study.folder import default_root
+from harness.words import first
 
 #: Shortest beginning of a trial's id that is looked for.
 SHORTEST = 3
@@ -36,7 +37,7 @@ def find_run(wanted: str, root: Path) -> Path:
     if len({path.name for path in found}) == 1:
         return found[0]  # the same trial in two studies is the same trial
     if found:
-        raise UserError(f"{wanted!r} may mean {', '.join(path.name for path in found[:5])}; give more of the id")
+        raise UserError(f"{wanted!r} may mean {first([path.name for path in found], 5)}; give more of the id")
     where = "" if root.absolute() != default_root().absolute() else "; say where with --root"
     raise UserError(
         f"no trial {wanted!r} in {root}{where}; give a trial's folder, its id (trial_id in MLflow), or "
@@ -46,13 +47,14 @@ def find_run(wanted: str, root: Path) -> Path:
 
 def _trial_of_run(run: str, root: Path) -> str:
     """Id of the trial whose run in the root's store this is; the run's own id where there is none."""
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+
+    from harness.study.mlflow_store import connect, default_uri
 
     if not (root / "mlflow.db").exists():
         return run
     try:
-        tags = MlflowClient(f"sqlite:///{root.absolute()}/mlflow.db").get_run(run).data.tags
+        tags = connect(default_uri(root)).get_run(run).data.tags
     except MlflowException:
         return run
     if "trial_id" not in tags:

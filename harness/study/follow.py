@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.study.folder import StudyFolder, TrialFolder
 from harness.study.survey import OPEN, Row, Survey, View, last_line
 from harness.study.watch import LOOK_SECONDS
-from harness.study.words import first
+from harness.words import first
 
 #: Lines of a log, and epochs, that are shown of what was there before.
 _EARLIER = 10
@@ -121,7 +121,7 @@ def follow(folder: StudyFolder, wanted: str, say: Callable[[str], None], every: 
             if row.state not in OPEN:
                 say(f"{row.state}{f': {row.reason}' if row.reason else ''}")
                 return
-            if view.driver is None and view.sent_off is None and row.state != "running":
+            if not view.is_driven and row.state != "running":
                 say(f"{row.state}, and nobody drives {folder.name}; go on with: {folder.command('resume')}")
                 return
             time.sleep(every)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.data_spec import AnyDataSpec, ImageData, PerturbseqData
-from harness.model_spec import AnyModelSpec, BetaVAESpec, CausalModelSpec, PerturbedVAESpec, SupervisedSpec
+from harness.model_spec import (
+    IMAGE_NETWORKS,
+    AnyModelSpec,
+    BetaVAESpec,
+    CausalModelSpec,
+    PerturbedVAESpec,
+    SupervisedSpec,
+)
 from harness.process_spec import LinearGaussianSpec
 from harness.trial_spec import PUBLISHED_R2_CELLS, EvaluateSpec
 
@@ -58,8 +65,9 @@ def _of_scores(data: AnyDataSpec, evaluate: EvaluateSpec | None) -> Mismatch | N
 
 
 def _of_inputs(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
-    if model.network == "conv" and not isinstance(data, ImageData):
-        return Mismatch("model", "network", f"is conv, but {data.kind} data are vectors and no images; use mlp")
+    if model.network in IMAGE_NETWORKS and not isinstance(data, ImageData):
+        says = f"is {model.network}, but {data.kind} data are vectors and no images; use mlp"
+        return Mismatch("model", "network", says)
     features = _features(data)
     if model.input_pca is not None and features is not None and model.input_pca > features:
         return Mismatch(

@@ -16,7 +16,7 @@ from harness.files import say_if_room
 from harness.study.folder import TrialFolder
 from harness.study.plan import PlannedTrial
 from harness.study.spec import ObjectiveSpec
-from harness.study.words import clock_words
+from harness.words import clock_words
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -57,9 +57,7 @@ def waiting_driver(folder: StudyFolder) -> Detached | None:
     except TypeError:
         return None
     if sent.kind == "job":
-        listed = run_tool("squeue", "--noheader", f"--jobs={sent.id}", "--format=%T")
-        over = listed is None or listed.returncode != 0 or listed.stdout.strip() in ("", "COMPLETED", "CANCELLED")
-        return None if over else sent
+        return None if _job_state(sent) in ("", "COMPLETED", "CANCELLED") else sent
     alive = sent.host == socket.gethostname() and process_start(int(sent.id)) == sent.started
     return sent if alive else None
 
@@ -72,10 +70,13 @@ def yet_to_begin(folder: StudyFolder, held: Owner | None) -> Detached | None:
     sent = waiting_driver(folder)
     if sent is None or held is None or held.time < sent.time:
         return sent
-    if sent.kind != "job":
-        return None
+    return sent if sent.kind == "job" and _job_state(sent) == "PENDING" else None
+
+
+def _job_state(sent: Detached) -> str:
+    """State of its job as SLURM lists it; empty where it lists none, or does not answer."""
     listed = run_tool("squeue", "--noheader", f"--jobs={sent.id}", "--format=%T")
-    return sent if listed is not None and listed.stdout.strip() == "PENDING" else None
+    return "" if listed is None or listed.returncode != 0 else listed.stdout.strip()
 
 
 def end_sent_off(folder: StudyFolder, has_begun: Callable[[], bool]) -> Detached | None:

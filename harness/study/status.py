@@ -10,7 +10,7 @@ from harness.study.folder import StudyFolder, read_json
 from harness.study.ownership import Owner
 from harness.study.survey import CANCELLED, OPEN, Row, Survey, View, last_sign
 from harness.study.trial_index import left_over_words
-from harness.study.words import clock_words, counted
+from harness.words import clock_words, counted
 
 #: Running trials and reasons that are named; the rest is counted.
 MOST_NAMED = 8
@@ -130,7 +130,7 @@ def _grouped(state: str, rows: Sequence[Row]) -> list[str]:
 
 def what_next(view: View) -> list[str]:
     """Commands to go on with, while nobody drives."""
-    if view.driver is not None or view.sent_off is not None:
+    if view.is_driven:
         return []
     unfinished = any(view.counts.get(state) for state in OPEN) or view.to_propose
     said = [f"go on with: {view.folder.command('resume')}"] if unfinished else []

@@ -22,7 +22,7 @@ from harness.study.folder import StudyFolder, write_atomic
 from harness.study.load import Override, dump_study, load_study, read_text
 from harness.study.named import STUDIES
 from harness.study.spec import StudySpec, checked_name
-from harness.study.words import clock_words, counted
+from harness.words import clock_words, counted
 
 if TYPE_CHECKING:
     from harness.study.dry_run import DryRun, Warmed

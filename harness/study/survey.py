@@ -100,6 +100,11 @@ class View:
         return sum(row.state in OPEN for row in self.rows) + self.to_propose
 
     @property
+    def is_driven(self) -> bool:
+        """Whether a driver is at work, or was sent off and will be."""
+        return self.driver is not None or self.sent_off is not None
+
+    @property
     def begun(self) -> float | None:
         """Unix time at which the last driver took the study on."""
         if self.launch is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from harness.study.folder import StudyFolder
 from harness.study.status import best_words, count_words, driver_words, what_next
 from harness.study.survey import CANCELLED, Row, Survey, View, last_sign
-from harness.study.words import clock_words
+from harness.words import clock_words
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -80,7 +80,7 @@ def watch(
 
 def is_over(view: View) -> bool:
     """Whether nothing will happen any more: nobody drives, and no job that a dead driver left is running."""
-    return view.driver is None and view.sent_off is None and not view.counts.get("running")
+    return not view.is_driven and not view.counts.get("running")
 
 
 # ----------------------------------------------------------------------------------------------- frames

@@ -7,7 +7,7 @@ from harness.study.load import load_study
 from harness.study.plan import plan
 from harness.study.progress import Best, Clock, Curve, LiveScreen, PlainScreen, Progress, make_screen
 from harness.study.spec import ObjectiveSpec
-from harness.study.words import clock_words
+from harness.words import clock_words
 
 LOSS = ObjectiveSpec(metric="validation/loss", direction="minimize")
 

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-#: Columns of a raw latent vector, as in the release.
+#: Columns of a raw latent vector, as in the release, whose table calls a rotation's angles alpha, beta and gamma.
 COLUMNS = (*scene.COLUMNS, "shape", "material")
 SHAPE = COLUMNS.index("shape")
 POSITIONS = ("x", "y", "z")

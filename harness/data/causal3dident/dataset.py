@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,16 +14,16 @@ from numpy.typing import NDArray
 from harness.data.batch import Mechanisms, PerturbationData, Truth
 from harness.data.cache import built_once
 from harness.data.causal3dident.image_cache import write_taken
-from harness.data.causal3dident.meshes import meshes_of
+from harness.data.causal3dident.meshes import meshes_for
 from harness.data.causal3dident.native import sample_native
-from harness.data.causal3dident.progress import ProgressLine
 from harness.data.causal3dident.release import make_pools
-from harness.data.causal3dident.rendering import Job, render_to
+from harness.data.causal3dident.rendering import job_of, render_to
 from harness.data.causal3dident.scene import COLUMNS
 from harness.data.causal3dident.squash import Squash
 from harness.data.latent_process import Design, make_design, sample_process
 from harness.data.later import hold_out_later
 from harness.data.partners import paired
+from harness.data.progress import ProgressLine
 from harness.data.seeding import derive
 from harness.data_spec import Causal3DIdentData, ImageData, TemporalCausal3DIdentData
 from harness.process_spec import LinearGaussianSpec
@@ -136,17 +137,7 @@ def draw_frames(spec: ImageData, scenes: Floats, classes: Ints, unfinished: Path
     folder
         Gets ``frames.npy``.
     """
-    job = Job(
-        meshes=meshes_of(Path(spec.meshes) if spec.meshes else None, spec.classes, spec.mesh_up),
-        classes=classes,
-        latents=scenes,
-        seeds=np.array([derive(int(spec.seed), "pixels", frame) % 2**32 for frame in range(len(scenes))]),
-        image_size=spec.image_size,
-        samples=spec.samples,
-        object_size=spec.object_size,
-        device=spec.render_device,
-    )
-    render_to(job, unfinished, progress=ProgressLine("rendering images"))
+    render_to(job_of(spec, meshes_for(spec), classes, scenes), unfinished, progress=ProgressLine("rendering images"))
     unfinished.rename(folder / "frames.npy")
 
 
@@ -211,13 +202,29 @@ def _write(folder: Path, design: Design, wanted: Wanted, stored: Stored) -> None
     (folder / "names.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
 
 
-def _read(folder: Path, spec: Spec, fingerprint: str) -> PerturbationData:
+class Kept(NamedTuple):
+    """A built folder: what names it, its arrays, the rows of each split, and its frames, mapped."""
+
+    names: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+    splits: dict[str, torch.Tensor]
+    frames: torch.Tensor
+
+
+def open_kept(folder: Path) -> Kept:
+    """Open a folder with ``names.json``, ``rows.npz`` and ``frames.npy``."""
     names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
     with np.load(folder / "rows.npz", allow_pickle=False) as arrays:
         tensors = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
     splits = {key.removeprefix("split_"): value for key, value in tensors.items() if key.startswith("split_")}
     # mapped copy-on-write: nothing is read before it is needed, and torch may hold what it must not write back
     frames = torch.from_numpy(np.load(folder / "frames.npy", mmap_mode="c", allow_pickle=False))
+    return Kept(names, tensors, splits, frames)
+
+
+def _read(folder: Path, spec: Spec, fingerprint: str) -> PerturbationData:
+    kept = open_kept(folder)
+    names, tensors, splits = kept.names, kept.tensors, kept.splits
     latents = tensors["latents"].float()
     d_v = len(spec.responsive)
     mechanisms = None
@@ -234,7 +241,7 @@ def _read(folder: Path, spec: Spec, fingerprint: str) -> PerturbationData:
     )
     ood = ("double",) if "double" in splits else ()
     data = PerturbationData(
-        frames=frames,
+        frames=kept.frames,
         # twins stay in the file, unused where another control or none takes their place
         index=paired(tensors["index"], tensors["condition"], splits, ood, pairs=spec.pairs, seed=int(spec.seed)),
         u=tensors["u"],

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.cache import built_once
-from harness.data.causal3dident.progress import ProgressLine
 from harness.data.causal3dident.release import ClassImages, read_image
 from harness.data.cores import usable_cores
-from harness.data.partial_array import PartialArray, checksum
+from harness.data.partial_array import PartialArray, byte_header, checksum
+from harness.data.progress import ProgressLine
 from harness.errors import UserError
 
 Pixels = NDArray[np.uint8]
@@ -121,9 +121,8 @@ def write_taken(
     OSError
         If there is no room.
     """
-    shape = (len(rows), 3, size, size)
     with target.open("wb") as out:
-        np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        out.write(byte_header((len(rows), 3, size, size)))
         for which, stored in enumerate(sources):
             for part in take(stored, rows[source == which], size, cache_dir):
                 out.write(np.ascontiguousarray(part).tobytes())

@@ -14,10 +14,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from harness.data.causal3dident.meshes import meshes_of
-from harness.data.causal3dident.rendering import Job, render_to
+from harness.data.causal3dident.meshes import meshes_for
+from harness.data.causal3dident.rendering import job_of, render_to
 from harness.data.causal3dident.variant import renderer_variant
-from harness.data.seeding import derive
 from harness.data_spec import Causal3DIdentData
 from harness.errors import UserError
 from harness.files import write_atomic
@@ -119,7 +118,7 @@ class Artist:
 
     def __init__(self, spec: Causal3DIdentData, progress: Callable[[int, int], None], total: int) -> None:
         self._spec, self._progress, self._total = spec, progress, total
-        self._meshes = meshes_of(Path(spec.meshes) if spec.meshes else None, spec.classes, spec.mesh_up)
+        self._meshes = meshes_for(spec)
         self._done = 0
 
     def skip(self, images: int) -> None:
@@ -142,7 +141,7 @@ class Artist:
         drawn = folder / f"{name}.npy"
         if not drawn.exists():
             begun = folder / f"{name}.begun.npy"
-            render_to(self._job(name, classes, scenes), begun, progress=self._advanced)
+            render_to(job_of(self._spec, self._meshes, classes, scenes, name), begun, progress=self._advanced)
             begun.rename(drawn)
         self.skip(len(scenes))
         images: Pixels = np.load(drawn, mmap_mode="r", allow_pickle=False)
@@ -150,16 +149,3 @@ class Artist:
 
     def _advanced(self, done: int, _: int) -> None:
         self._progress(self._done + done, self._total)
-
-    def _job(self, name: str, classes: NDArray[np.int64], scenes: Floats) -> Job:
-        spec = self._spec
-        return Job(
-            meshes=self._meshes,
-            classes=classes,
-            latents=scenes,
-            seeds=np.array([derive(int(spec.seed), "pixels", name, frame) % 2**32 for frame in range(len(scenes))]),
-            image_size=spec.image_size,
-            samples=spec.samples,
-            object_size=spec.object_size,
-            device=spec.render_device,
-        )

@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.data.causal3dident.mesh_formats import read_obj, read_off, read_ply
 from harness.data.causal3dident.shapes import CLASS_NAMES, Mesh, normalised, shape
+from harness.data_spec import ImageData
 from harness.errors import UserError
 
 #: The file's axes that become x (towards the camera), y and z (up), by the axis that points up; each a rotation.
@@ -56,6 +57,11 @@ def meshes_of(folder: Path | None, classes: Sequence[int], up: str | Mapping[Any
         return {class_id: shape(class_id) for class_id in classes}
     files = mesh_files(folder, classes)
     return {class_id: turned(read_mesh(path), up_axis(up, class_id)) for class_id, path in files.items()}
+
+
+def meshes_for(spec: ImageData) -> dict[int, Mesh]:
+    """Shapes of the classes of a study's images; see `meshes_of`."""
+    return meshes_of(Path(spec.meshes) if spec.meshes else None, spec.classes, spec.mesh_up)
 
 
 def up_axis(up: str | Mapping[Any, str], class_id: int) -> str:

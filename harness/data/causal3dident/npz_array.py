@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.cache import built_once
-from harness.data.causal3dident.progress import ProgressLine
 from harness.data.digest import file_digest
+from harness.data.partial_array import byte_header
+from harness.data.progress import ProgressLine
 from harness.errors import UserError
 
 Pixels = NDArray[np.uint8]
@@ -148,7 +149,7 @@ def _unpack(path: Path, key: str, header: Header, target: Path) -> None:
     with opened(path) as archive, archive.open(f"{key}.npy") as stream, target.open("wb") as out:
         _header(stream)
         shape = (total, *inner[:-3], 3, *inner[-3:-1])
-        np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        out.write(byte_header(shape))
         for start in range(0, total, _CHUNK):
             count = min(_CHUNK, total - start)
             part = np.frombuffer(stream.read(count * row), dtype=np.uint8).reshape(count, *inner)

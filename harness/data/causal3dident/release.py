@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from harness.data.causal3dident.scene import COLUMNS
 from harness.data.causal3dident.shapes import CLASS_NAMES
 from harness.data.digest import remembered
 from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -277,10 +281,17 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
         ) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: is not a readable PNG image; unpack the release again") from error
-    if rgb.width != size:
-        how = Image.Resampling.BOX if rgb.width > size else Image.Resampling.BICUBIC
-        rgb = rgb.resize((size, size), how)
-    return np.ascontiguousarray(np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1))
+    return resized(rgb, size)
+
+
+def resized(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """A square RGB image as (3, size, size) uint8, by area where it becomes smaller."""
+    from PIL import Image
+
+    if image.width != size:
+        how = Image.Resampling.BOX if image.width > size else Image.Resampling.BICUBIC
+        image = image.resize((size, size), how)
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
 
 
 def _check_chunks(content: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,9 @@ from harness.data.causal3dident.scene import OBJECT_SIZE
 from harness.data.causal3dident.shapes import Mesh
 from harness.data.causal3dident.worker import Draughtsman
 from harness.data.causal3dident.workers import drawn
+from harness.data.cores import usable_cores
+from harness.data.seeding import derive
+from harness.data_spec import ImageData
 
 #: Images drawn in one task: small enough for a smooth progress line, large enough to hide the hand-over.
 CHUNK = 64
@@ -54,6 +56,32 @@ class Job:
     def setting(self) -> tuple[Any, ...]:
         """What ``worker.Draughtsman`` is made from."""
         return self.meshes, self.image_size, self.samples, self.object_size, self.device
+
+
+def job_of(spec: ImageData, meshes: dict[int, Mesh], classes: NDArray[np.int64], scenes: Floats, *stream: str) -> Job:
+    """Images drawn as ``spec`` says.
+
+    Parameters
+    ----------
+    spec
+        Seed, size and samples.
+    meshes
+        As `meshes.meshes_of` gives them for ``spec``.
+    classes : (m,) class of each image.
+    scenes : (m, 10)
+    stream
+        Names that, with the seed, determine the grain.
+    """
+    return Job(
+        meshes=meshes,
+        classes=classes,
+        latents=scenes,
+        seeds=np.array([derive(int(spec.seed), "pixels", *stream, frame) % 2**32 for frame in range(len(scenes))]),
+        image_size=spec.image_size,
+        samples=spec.samples,
+        object_size=spec.object_size,
+        device=spec.render_device,
+    )
 
 
 def render_to(
@@ -117,9 +145,7 @@ def _processes(wanted: int | None, device: str, images: int) -> int:
         return wanted
     if device == "cuda" or images < WORTH_PROCESSES:
         return 1
-    # the cores this process may use, which under SLURM are fewer than there are; macOS does not tell
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, images // CHUNK))
+    return max(1, min(usable_cores(), images // CHUNK))
 
 
 def _drawn(job: Job, chunks: Sequence[int], processes: int) -> Iterator[tuple[int, Pixels]]:

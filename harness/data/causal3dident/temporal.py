@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from harness.data.batch import PerturbationData, Truth
 from harness.data.cache import built_once
 from harness.data.causal3dident.citris import ANGLES, COLUMNS, to_scene
-from harness.data.causal3dident.dataset import build_dataset, draw_frames
-from harness.data.causal3dident.progress import ProgressLine
+from harness.data.causal3dident.dataset import build_dataset, draw_frames, open_kept
+from harness.data.causal3dident.release import resized
 from harness.data.causal3dident.temporal_release import read_sequences
 from harness.data.causal3dident.transitions import Transitions, draw_transitions, released_transitions
+from harness.data.progress import ProgressLine
 from harness.data_spec import TemporalCausal3DIdentData
 from harness.process_spec import CitrisSpec
 
@@ -61,14 +62,13 @@ def _copy_frames(images: NDArray[np.uint8], places: NDArray[np.int64], size: int
 
 
 def _resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Images (k, 3, size, size), by area where they become smaller, as the static release's are."""
+    """Images (k, 3, size, size), resized as the static release's are."""
     if images.shape[-1] == size:
         return images
     from PIL import Image
 
-    how = Image.Resampling.BOX if images.shape[-1] > size else Image.Resampling.BICUBIC
     coloured = (Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))) for image in images)
-    return np.stack([np.asarray(image.resize((size, size), how)).transpose(2, 0, 1) for image in coloured])
+    return np.stack([resized(image, size) for image in coloured])
 
 
 def _write(folder: Path, rows: Transitions) -> None:
@@ -92,12 +92,7 @@ def _write(folder: Path, rows: Transitions) -> None:
 
 
 def _read(folder: Path, spec: TemporalCausal3DIdentData, fingerprint: str) -> PerturbationData:
-    names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
-    with np.load(folder / "rows.npz", allow_pickle=False) as arrays:
-        tensors = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-    splits = {key.removeprefix("split_"): value for key, value in tensors.items() if key.startswith("split_")}
-    # mapped copy-on-write, as in dataset.py
-    frames = torch.from_numpy(np.load(folder / "frames.npy", mmap_mode="c", allow_pickle=False))
+    names, tensors, splits, frames = open_kept(folder)
     return PerturbationData(
         frames=frames,
         index=tensors["index"],

@@ -18,21 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.causal3dident import scene
+from harness.data.causal3dident.citris import ANGLES, COLUMNS, REACH
 from harness.data.causal3dident.npz_array import image_header, opened, read_images, read_member
 from harness.errors import UserError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-#: Columns of the latents: those of a scene (a rotation's angles are alpha, beta, gamma in the published table) and ids.
-COLUMNS = (*scene.COLUMNS, "shape", "material")
-PERIODIC = COLUMNS[3:10]
 #: Shapes by id, which is not the class of the static release.
 SHAPE_NAMES = ("teapot", "armadillo", "hare", "cow", "dragon", "head", "horse")
 MATERIALS = 3
-#: Largest |position|.
-POSITION_RANGE = 2.0
 #: Columns of ``raw_latents`` that are numbers; the rest are ``shape_latents``.
 NUMBERS = 10
 
@@ -66,7 +61,7 @@ class Sequences:
     @property
     def periodic(self) -> tuple[str, ...]:
         """Variables that are angles."""
-        return tuple(name for name in self.variables if name in PERIODIC)
+        return tuple(name for name in self.variables if name in ANGLES)
 
     def columns(self, names: Sequence[str]) -> Floats:
         """Latents (N, len(names)) of some columns, by name."""
@@ -204,12 +199,12 @@ def _latents(archive: zipfile.ZipFile, path: Path, lead: tuple[int, ...]) -> Flo
             COLUMNS[NUMBERS:],
         )
     low, high = np.zeros(len(COLUMNS)), np.full(len(COLUMNS), 2 * np.pi)
-    low[:3], high[:3] = -POSITION_RANGE, POSITION_RANGE
+    low[:3], high[:3] = -REACH, REACH
     high[NUMBERS:] = len(SHAPE_NAMES) - 1, MATERIALS - 1
     inside = (raw >= low - _ROUNDING) & (raw <= high + _ROUNDING)  # NaN is not
     inside[..., NUMBERS:] &= raw[..., NUMBERS:] == np.round(raw[..., NUMBERS:])
     _refuse(path, "raw_latents", raw, ~inside, "in [-2, 2] (positions), [0, 2 pi) (angles) or an id", COLUMNS)
-    raw[..., :3] = np.clip(raw[..., :3], -POSITION_RANGE, POSITION_RANGE)
+    raw[..., :3] = np.clip(raw[..., :3], -REACH, REACH)
     raw[..., 3:NUMBERS] %= 2 * np.pi
     return raw
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.causal3dident.citris import SHAPE_OF_CLASS, Dynamics, classes_of, simulate, to_scene, uniform
+from harness.data.causal3dident.citris import COLUMNS, SHAPE_OF_CLASS, Dynamics, classes_of, simulate, to_scene, uniform
 from harness.data.causal3dident.making import Artist, Floats, Unfinished, drawing_settings, made_whole
-from harness.data.causal3dident.temporal_release import COLUMNS, NUMBERS
+from harness.data.causal3dident.temporal_release import NUMBERS
 from harness.data.seeding import derive
 from harness.data_spec import Causal3DIdentData
 

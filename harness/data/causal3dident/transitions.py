@@ -23,7 +23,6 @@ from harness.data.causal3dident.citris import (
     dynamics_of,
     simulate,
 )
-from harness.data.causal3dident.temporal_release import COLUMNS as RELEASED
 from harness.data.causal3dident.temporal_release import Sequences
 from harness.data.seeding import derive
 from harness.data_spec import TemporalCausal3DIdentData
@@ -322,7 +321,7 @@ def _variables_hit(dynamics: Dynamics, released: Sequences, path: str | None) ->
         If columns are intervened on together, or apart, otherwise than ``grouped`` says.
     """
     acts = np.zeros((len(released.latents) - 1, len(COLUMNS)), dtype=bool)
-    acts[:, [RELEASED.index(name) for name in released.variables]] = released.interventions[:-1]
+    acts[:, [COLUMNS.index(name) for name in released.variables]] = released.interventions[:-1]
     whole = {name: [COLUMNS.index(part) for part in parts] for name, parts in GROUPS.items()}
     together = {name: bool((acts[:, columns] == acts[:, columns[:1]]).all()) for name, columns in whole.items()}
     if dynamics.grouped and not all(together.values()):

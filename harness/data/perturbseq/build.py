@@ -16,8 +16,7 @@ from harness.data.cache import built_once
 from harness.data.latent_process import draw_mechanisms
 from harness.data.later import hold_out_later
 from harness.data.partners import draw_controls
-from harness.data.perturbseq.inspection import PAIR_FORMS
-from harness.data.perturbseq.labels import CONTROL, Labels, members_of, read_labels
+from harness.data.perturbseq.labels import CONTROL, PAIR_FORMS, Labels, members_of, read_labels
 from harness.data.perturbseq.reader import CellFile, Expression, expression_matrix, read_expression
 from harness.data.perturbseq.simulator import design_of, simulate
 from harness.data.perturbseq.splits import TEST_SHARE, Assignment, Rows, singles_to_doubles
@@ -96,6 +95,7 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
         feature_names=genes,
         excluded=layout.assignment.excluded,
         quality=_quality(labels, layout, expression),
+        library=None if expression.library is None else torch.from_numpy(expression.library),
     )
     return hold_out_later(data, 0 if spec.path else spec.process.held_out_steps)
 

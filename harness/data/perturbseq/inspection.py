@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.perturbseq.labels import CONTROL, Labels, members_of, read_labels
-from harness.data.perturbseq.reader import CellFile, block_runs, expression_matrix, sample_of
+from harness.data.perturbseq.labels import CONTROL, PAIR_FORMS, Labels, members_of, read_labels
+from harness.data.perturbseq.reader import CellFile, block_runs, expression_matrix, matrix_holds
 from harness.data.perturbseq.splits import TEST_SHARE, singles_to_doubles
-from harness.data.perturbseq.values import check_finite, what_holds
+from harness.data.perturbseq.values import check_finite
 from harness.errors import UserError
+from harness.words import first
 
-#: How pairs are written, by grammar.
-PAIR_FORMS = {"plus": "A+B", "comma": "A,B", "underscore": "A_B"}
 #: Columns shown where a file has them, and what they usually say.
 OTHER_COLUMNS = {
     "guides": ("guide_ids", "guide_identity", "guide_id", "guide", "sgRNA", "sgRNA_ID", "grna"),
@@ -101,7 +100,7 @@ def inspect_file(
 
 
 def _holds(file: CellFile, name: str) -> str:
-    held, why = what_holds(np.concatenate([block for _, block in file.blocks(name, sample_of(len(file.obs)))]))
+    held, why = matrix_holds(file, name)
     return f"unclear: it {why}" if held is None else _WHY[held]
 
 
@@ -155,7 +154,7 @@ def _check_split(labels: Labels, min_cells: int, path: Path, problems: list[str]
         problems.append(str(refusal))
         return
     if assignment.excluded:
-        names = _named(sorted(assignment.excluded))
+        names = first(sorted(assignment.excluded), _MOST_NAMED)
         notes.append(f"{len(assignment.excluded)} conditions cannot be predicted, and are left out by name: {names}")
     if not assignment.ood:
         notes.append("there is no pair whose members are both seen as singles, so that no unseen pair can be scored")
@@ -163,9 +162,11 @@ def _check_split(labels: Labels, min_cells: int, path: Path, problems: list[str]
 
 def _check_targets(labels: Labels, genes: Sequence[str], notes: list[str]) -> None:
     perturbed = sorted({gene for name in set(labels.conditions) for gene in members_of(name)})
-    absent = [gene for gene in perturbed if gene not in set(genes)]
+    absent = sorted(set(perturbed).difference(genes))
     if absent:
-        notes.append(f"{len(absent)} of {len(perturbed)} perturbed genes are not among the genes: {_named(absent)}")
+        notes.append(
+            f"{len(absent)} of {len(perturbed)} perturbed genes are not among the genes: {first(absent, _MOST_NAMED)}"
+        )
 
 
 def _others(file: CellFile, taken: str) -> list[tuple[str, str]]:
@@ -176,10 +177,7 @@ def _others(file: CellFile, taken: str) -> list[tuple[str, str]]:
         for name in names:
             if name.lower() in present:
                 values = sorted(map(str, file.obs[present[name.lower()]].dropna().unique()))
-                found.append((what, f"obs[{present[name.lower()]!r}]: {len(values):,} values, {_named(values)}"))
+                found.append(
+                    (what, f"obs[{present[name.lower()]!r}]: {len(values):,} values, {first(values, _MOST_NAMED)}")
+                )
     return found
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more

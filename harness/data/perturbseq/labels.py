@@ -34,6 +34,8 @@ COLUMNS = ("condition", "perturbation", "guide_ids")
 CONTROL_WORDS = frozenset({"control", "ctrl", "non-targeting"})
 
 Grammar = Literal["plus", "comma", "underscore"]
+#: How a pair is written, by grammar.
+PAIR_FORMS: dict[Grammar, str] = {"plus": "A+B", "comma": "A,B", "underscore": "A_B"}
 
 
 @dataclass(frozen=True)

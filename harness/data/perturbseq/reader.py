@@ -40,11 +40,14 @@ class Expression:
     values : (cells, genes) float32, log(1 + counts per 10,000) or what the file holds as such.
     source : matrix it came from: ``X`` or ``layers/counts``.
     held : what that matrix held, ``counts`` or ``lognorm``.
+    library : (cells,) float32 total counts of each cell over all genes of the file; None where the values are
+        log-normalised and do not tell the counts.
     """
 
     values: Matrix
     source: str
     held: Holds
+    library: npt.NDArray[np.float32] | None = None
 
 
 class CellFile:
@@ -186,7 +189,7 @@ def expression_matrix(file: CellFile, values: Literal["auto", "counts", "lognorm
         return "X", values
     unclear = ""
     for name in present:
-        held, why = what_holds(np.concatenate([block for _, block in file.blocks(name, sample_of(len(file.obs)))]))
+        held, why = matrix_holds(file, name)
         if held is not None:
             return name, held
         unclear = unclear or f"{name} {why}"
@@ -196,13 +199,18 @@ def expression_matrix(file: CellFile, values: Literal["auto", "counts", "lognorm
     )
 
 
+def matrix_holds(file: CellFile, name: str) -> tuple[Holds | None, str]:
+    """What a matrix of the file holds, by some of its cells; see `what_holds`."""
+    return what_holds(np.concatenate([block for _, block in file.blocks(name, _sample(len(file.obs)))]))
+
+
 def block_runs(cells: int, genes: int) -> list[tuple[int, int]]:
     """All cells in runs of neighbours, (start, stop), each small enough to be dense in memory."""
     size = max(1, _BLOCK_ENTRIES // max(genes, 1))
     return [(start, min(start + size, cells)) for start in range(0, cells, size)]
 
 
-def sample_of(cells: int) -> list[tuple[int, int]]:
+def _sample(cells: int) -> list[tuple[int, int]]:
     """Short runs of neighbouring cells, spread over the file."""
     if cells <= _SAMPLE_RUNS * _SAMPLE_RUN:
         return [(0, cells)]

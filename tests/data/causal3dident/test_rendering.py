@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from harness.data.causal3dident import rendering
-from harness.data.causal3dident.progress import ProgressLine
 from harness.data.causal3dident.rendering import CHUNK, Job, render_to
 from harness.data.causal3dident.shapes import shape
 from harness.data.causal3dident.workers import Worker, drawn
+from harness.data.progress import ProgressLine
 from harness.errors import UserError
 
 COUNT = CHUNK + 10
@@ -204,7 +204,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(("stream", "step"), [(Terminal(), 3.0), (io.StringIO(), 40.0)])
 def test_the_progress_line_tells_what_is_left(stream, step, monkeypatch):
     clock = iter(step * k for k in range(100))
-    monkeypatch.setattr("harness.data.causal3dident.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("harness.data.progress.time.monotonic", lambda: next(clock))
     line = ProgressLine("rendering images", stream)
     for done in (0, 1000, 2000, 4000):
         line(done, 4000)
@@ -217,7 +217,7 @@ def test_the_progress_line_tells_what_is_left(stream, step, monkeypatch):
 def test_quick_work_shows_nothing(monkeypatch):
     stream = Terminal()
     clock = iter(0.1 * k for k in range(100))
-    monkeypatch.setattr("harness.data.causal3dident.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("harness.data.progress.time.monotonic", lambda: next(clock))
     line = ProgressLine("rendering images", stream)
     for done in range(11):
         line(done, 10)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.data.causal3dident.citris import CLASS_OF_SHAPE, COLUMNS, Dynamics, simulate
-from harness.data.causal3dident.temporal_release import COLUMNS as RELEASED
+from harness.data.causal3dident.citris import COLUMNS as RELEASED
 from harness.data.causal3dident.temporal_release import Sequences
 from harness.data.causal3dident.transitions import Conditions, draw_transitions, released_transitions
 from harness.data_spec import TemporalCausal3DIdentData
