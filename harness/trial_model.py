@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from harness.data import load
 from harness.data.batch import PerturbationData
 from harness.data.seeding import derive
 from harness.errors import UserError
+from harness.kept_data import KEPT_DATA, kept, read_kept
 from harness.model_spec import BetaVAESpec, CausalModelSpec, SupervisedSpec
 from harness.models import LatentModel, build_model
 from harness.training import checkpoint
@@ -40,7 +41,7 @@ def described_model(spec: TrialSpec, data: PerturbationData, pairing: str) -> La
         return build_model(
             fields,
             shape=data.frame_shape,
-            perturbations=len(data.perturbations),
+            perturbations=data.u.shape[1],
             targets=data.targets,
             columns=None if truth is None else (truth[0].shape[1], truth[1].shape[1]),
         )
@@ -53,7 +54,7 @@ def asked_pairing(spec: TrialSpec) -> str:
 
 
 def load_fitted(folder: Path, cache_dir: Path) -> Fitted:
-    """The model of a finished trial, in evaluation mode on the CPU.
+    """The model of a finished trial, in evaluation mode on the CPU, and all its data.
 
     Parameters
     ----------
@@ -67,6 +68,45 @@ def load_fitted(folder: Path, cache_dir: Path) -> Fitted:
     UserError
         If the trial has not finished, kept no weights, or its data are not what they were.
     """
+    spec, weights = _trained(folder)
+    data = load(spec.data, cache_dir)
+    if data.fingerprint != spec.data_fingerprint:
+        raise UserError(
+            f"the data of trial {folder.name} are not what it was trained on (fingerprint {data.fingerprint}, then "
+            f"{spec.data_fingerprint}); put the file back as it was, or launch the study again"
+        )
+    return _fitted(spec, weights, data)
+
+
+def load_predictor(folder: Path, cache_dir: Path | None) -> Fitted:
+    """The model of a finished trial, and of its data what predictions need: control cells of the training split.
+
+    The trial's folder holds them, so that no data file is read; of an older trial's data as much is kept.
+
+    Parameters
+    ----------
+    folder
+        The trial's.
+    cache_dir
+        Where built datasets are kept; None to read nothing but the folder.
+
+    Raises
+    ------
+    UserError
+        As `load_fitted`; and if the folder holds no control cells and nothing else may be read.
+    """
+    spec, weights = _trained(folder)
+    data = read_kept(folder / KEPT_DATA)
+    if data is not None:
+        return _fitted(spec, weights, data)
+    if cache_dir is None:
+        raise UserError(f"{folder} holds no {KEPT_DATA}, so that predictions have no control cells to begin from")
+    whole = load_fitted(folder, cache_dir)
+    return replace(whole, data=kept(whole.data))
+
+
+def _trained(folder: Path) -> tuple[TrialSpec, dict[str, torch.Tensor]]:
+    """Spec and weights of a finished trial."""
     try:
         spec = TrialSpec.model_validate_json((folder / "spec.json").read_text())
     except (OSError, ValueError) as error:
@@ -78,12 +118,10 @@ def load_fitted(folder: Path, cache_dir: Path) -> Fitted:
     weights = checkpoint.load(folder / "model.pt", torch.device("cpu"))
     if weights is None:
         raise UserError(f"trial {folder.name} kept no weights; set train.keep: best and run it again")
-    data = load(spec.data, cache_dir)
-    if data.fingerprint != spec.data_fingerprint:
-        raise UserError(
-            f"the data of trial {folder.name} are not what it was trained on (fingerprint {data.fingerprint}, then "
-            f"{spec.data_fingerprint}); put the file back as it was, or launch the study again"
-        )
+    return spec, weights
+
+
+def _fitted(spec: TrialSpec, weights: dict[str, torch.Tensor], data: PerturbationData) -> Fitted:
     model = described_model(spec, data, Pairing(data, asked_pairing(spec), spec.seed).kind)
     model.load_state_dict(weights)
     return Fitted(model.eval(), data, spec)
