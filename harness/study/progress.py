@@ -110,9 +110,13 @@ class Best:
 
 
 class Clock:
-    """Time left, in proportion to what was done since the start."""
+    """Time left, in proportion to what was done since it was started."""
 
     def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Start, or start again: what was done and waited for until now says nothing about the rest."""
         self._start = time.monotonic()
         self._base: float | None = None
 
@@ -256,6 +260,9 @@ class Progress:
 
     def _lines(self, flights: Mapping[str, TrialFolder]) -> list[str]:
         at = {name: self.curve(name, folder).last for name, folder in flights.items()}
+        running = [name for name in flights if at[name] or flights[name].claim.exists()]
+        if not running and not self._ended:
+            self._clock.start()  # data are being built, or jobs wait in a queue
         done = sum(self._expected.get(name, 0) for name in self._ended) + TRAINING_SHARE * sum(at.values())
         mean = sum(self._expected.values()) / max(1, len(self._expected))
         total = sum(self._expected.values()) + self.to_come * mean
@@ -266,7 +273,6 @@ class Progress:
         words += [f"{failed} failed"] if failed else []
         best = str(self._best)
         words += [f"best {best}"] if best else []
-        running = [name for name in flights if at[name] or flights[name].claim.exists()]
         lines = [f"  {self._names.get(name, name)}: epoch {at[name]}/{self._expected.get(name, 0)}" for name in running]
         more = [f"  and {len(lines) - MOST_SHOWN} more"] if len(lines) > MOST_SHOWN else []
         return [", ".join(words), *lines[:MOST_SHOWN], *more]

@@ -86,6 +86,29 @@ def test_progress_counts_trials_epochs_and_failures(tiny_study, tmp_path):
     assert "left" in said
 
 
+def test_time_before_the_first_trial_runs_says_nothing_about_the_rest(tiny_study, tmp_path, monkeypatch):
+    from harness.study.folder import TrialFolder
+
+    now = [0.0]
+    monkeypatch.setattr("harness.study.progress.time.monotonic", lambda: now[0])
+    screen = PlainScreen(io.StringIO(), every=0.0)
+    progress = Progress(screen, LOSS)
+    first, second = trials(tiny_study)
+    for trial in (first, second):
+        progress.expect(trial)
+    folder = TrialFolder(tmp_path / first.trial_id)
+    folder.path.mkdir()
+    progress.show({first.trial_id: folder})
+    now[0] = 1000.0  # rendering, or a queue
+    progress.show({first.trial_id: folder})
+    folder.claim.touch()
+    progress.show({first.trial_id: folder})
+    now[0] = 1010.0
+    progress.ended(first, result(1.0))
+    progress.show({})
+    assert "1/2 trials, 10 s left" in screen._stream.getvalue().splitlines()[-1]
+
+
 def test_the_live_screen_rewrites_a_block(tiny_study):
     class Terminal(io.StringIO):
         def isatty(self):
