@@ -11,6 +11,7 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.data_spec import Causal3DIdentData
+    from harness.reading_spec import GuideRule
 
 
 def data(options: argparse.Namespace) -> int:
@@ -28,14 +29,20 @@ def data(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from harness.data.perturbseq.guides import as_written
     from harness.data.perturbseq.inspection import inspect_file
     from harness.data.progress import ProgressLine
 
+    rule = _guide_rule(options)
     found = inspect_file(
         options.file,
         column=options.column,
         control=options.control,
         min_cells=options.min_cells,
+        guides=rule,
+        values=options.values,
+        layer=options.layer,
+        gene_names=options.gene_names,
         progress=ProgressLine("reading cells"),
     )
     print("\n".join(found.lines()))
@@ -43,8 +50,27 @@ def _inspect(options: argparse.Namespace) -> int:
         return 2
     given = {"path": options.file, "column": options.column, "control": options.control}
     given["min_cells"] = None if options.min_cells == 20 else options.min_cells
+    given["guides"] = None if rule is None else as_written(rule).removeprefix("guides: ")
+    given["values"] = None if options.values == "auto" else options.values
+    given |= {"layer": options.layer, "gene_names": options.gene_names}
     _say_how_to_use("perturbseq", [f"data.{key}={value}" for key, value in given.items() if value is not None])
     return 0
+
+
+def _guide_rule(options: argparse.Namespace) -> GuideRule | None:
+    """The rule that options give, as a study file would; none where they give none."""
+    from pydantic import ValidationError
+
+    from harness.reading_spec import GuideRule
+
+    given = {"pattern": options.guides, "control": options.guide_control}
+    stated = {key: tuple(templates) for key, templates in given.items() if templates}
+    try:
+        return GuideRule.model_validate(stated) if stated else None
+    except ValidationError as error:
+        fault = error.errors()[0]
+        option = "--guides" if fault["loc"][0] == "pattern" else "--guide-control"
+        raise UserError(f"{option}: {fault['msg'].removeprefix('Value error, ')}") from error
 
 
 def _make_static(options: argparse.Namespace) -> None:

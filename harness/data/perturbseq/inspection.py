@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from harness.data.perturbseq.labels import CONTROL, PAIR_FORMS, Labels, members_of, read_labels
-from harness.data.perturbseq.reader import CellFile, block_runs, expression_matrix, matrix_holds
+from harness.data.perturbseq.blocks import empty_rows
+from harness.data.perturbseq.cell_file import CellFile, block_runs, refuse_too_large
+from harness.data.perturbseq.guides import as_written, propose
+from harness.data.perturbseq.labels import (
+    CONTROL,
+    PAIR_FORMS,
+    Labels,
+    find_column,
+    members_of,
+    read_labels,
+)
+from harness.data.perturbseq.reader import ValuesWord, expression_matrix, matrix_holds
 from harness.data.perturbseq.splits import TEST_SHARE, singles_to_doubles
+from harness.data.perturbseq.time_points import read_times
 from harness.data.perturbseq.values import check_finite
 from harness.errors import UserError
+from harness.reading_spec import GuideRule
 from harness.words import first
 
 #: Columns shown where a file has them, and what they usually say.
 OTHER_COLUMNS = {
-    "guides": ("guide_ids", "guide_identity", "guide_id", "guide", "sgRNA", "sgRNA_ID", "grna"),
-    "time": ("time", "day", "timepoint", "time_point", "hours"),
+    "guide column": ("guide_ids", "guide_identity", "guide_id", "guide", "sgRNA", "sgRNA_ID", "grna"),
     "batches": ("batch", "gem_group", "replicate", "donor", "lane", "sample"),
 }
 #: Why a matrix is taken for what it is taken for.
@@ -27,6 +38,8 @@ _WHY = {
     "counts": "counts: the values are whole numbers",
     "lognorm": "log-normalised values: within a cell, exp(x) - 1 is a whole multiple of what one count gives",
 }
+#: Columns of var that hold gene symbols where the index holds other identifiers.
+_SYMBOLS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "gene_short_name", "symbol", "feature_name")
 #: Conditions and values that are named; the rest is counted.
 _MOST_NAMED = 6
 
@@ -60,6 +73,10 @@ def inspect_file(
     column: str | None = None,
     control: str | None = None,
     min_cells: int = 20,
+    guides: GuideRule | None = None,
+    values: ValuesWord = "auto",
+    layer: str | None = None,
+    gene_names: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Inspection:
     """Look through a file as a study would, and go on where a study would stop.
@@ -72,30 +89,36 @@ def inspect_file(
         The user's word on the column of perturbations and the label of control cells; default: detected.
     min_cells
         Cells a condition must have.
+    guides, values, layer, gene_names
+        As in the study file's ``data``.
     progress
         Called with cells read and cells in all.
 
     Raises
     ------
     UserError
-        If it is no ``.h5ad`` at all, or names a gene twice.
+        If it is no ``.h5ad`` at all, names a gene twice, or lacks a column of var or a layer that was named.
     """
-    with CellFile(path) as file:
+    with CellFile(path, gene_names) as file:
         found = [("file", f"{path}: {len(file.obs):,} cells × {len(file.genes):,} genes")]
         problems: list[str] = []
         notes: list[str] = []
-        for name in file.matrices():
+        for name in file.matrices() if layer is None else (file.layer(layer),):
             found.append((name, _holds(file, name)))
-        _check_values(file, problems, notes, progress)
+        _check_values(file, (values, layer), problems, notes, progress)
         try:
-            labels = read_labels(file.obs, str(path), column, control)
+            labels = read_labels(file.obs, str(path), column, control, guides)
         except UserError as refusal:
             problems.append(str(refusal))
+            found += _others(file, column or "")
         else:
             found += _perturbations(labels)
             _check_split(labels, min_cells, path, problems, notes)
-            _check_targets(labels, file.genes, notes)
+            _check_targets(labels, file, notes)
+            _look_for_times(file, labels, found, problems)
             found += _others(file, labels.column)
+        if guides is None:
+            _propose_guides(file, column, notes)
         return Inspection(tuple(found), tuple(problems), tuple(notes))
 
 
@@ -104,15 +127,23 @@ def _holds(file: CellFile, name: str) -> str:
     return f"unclear: it {why}" if held is None else _WHY[held]
 
 
-def _check_values(file: CellFile, problems: list[str], notes: list[str], progress: Callable[[int, int], None]) -> None:
-    """Read the matrix a study would take, whole: NaN, negative values, cells without a count."""
+def _check_values(
+    file: CellFile,
+    word: tuple[ValuesWord, str | None],
+    problems: list[str],
+    notes: list[str],
+    progress: Callable[[int, int], None],
+) -> None:
+    """Read the matrix a study would take, whole: NaN, negative values, cells without a count, too much of it."""
     try:
-        source, _ = expression_matrix(file, "auto")
+        source, _ = expression_matrix(file, *word)
         empty = 0
         for start, block in file.blocks(source, block_runs(len(file.obs), len(file.genes))):
-            check_finite(block, list(file.obs.index[start : start + len(block)]), file.genes, f"{file.path}: {source}")
-            empty += int(np.sum(~block.any(axis=1)))
-            progress(start + len(block), len(file.obs))
+            stop = start + block.shape[0]
+            check_finite(block, file.obs.index[start:stop], file.genes, f"{file.path}: {source}")
+            empty += int(np.sum(empty_rows(block)))
+            progress(stop, len(file.obs))
+        refuse_too_large(file.path, len(file.obs), len(file.genes))
     except UserError as refusal:
         problems.append(str(refusal))
         return
@@ -136,6 +167,8 @@ def _perturbations(labels: Labels) -> list[tuple[str, str]]:
         seen = Counter(sum(gene in of[1] for gene in members_of(name)) for name in of[2])
         words = f"{seen[2]:,} with both members among the singles, {seen[1]:,} with one, {seen[0]:,} with neither"
         told.append(("", words))
+    if labels.guides:
+        told.append(("guides", _merged(labels)))
     return [*told, ("larger sets", str(larger))] if larger else told
 
 
@@ -160,13 +193,58 @@ def _check_split(labels: Labels, min_cells: int, path: Path, problems: list[str]
         notes.append("there is no pair whose members are both seen as singles, so that no unseen pair can be scored")
 
 
-def _check_targets(labels: Labels, genes: Sequence[str], notes: list[str]) -> None:
-    perturbed = sorted({gene for name in set(labels.conditions) for gene in members_of(name)})
-    absent = sorted(set(perturbed).difference(genes))
-    if absent:
+def _merged(labels: Labels) -> str:
+    """How many guides were merged into genes, and into control."""
+    targeting = {gene: names for gene, names in labels.guides.items() if gene != CONTROL}
+    each = [len(names) for names in targeting.values()]
+    apart = len(labels.guides.get(CONTROL, ()))
+    words = f"{sum(each):,} guides of {len(each):,} genes, {min(each, default=0)} to {max(each, default=0)} each"
+    largest = max(targeting, key=lambda gene: len(targeting[gene]), default=None)
+    shown = f" ({largest}: {first(targeting[largest], _MOST_NAMED)})" if largest is not None else ""
+    return f"{words}{shown}; {apart:,} non-targeting"
+
+
+def _propose_guides(file: CellFile, column: str | None, notes: list[str]) -> None:
+    """Where labels look like those of guides, the line that would merge them."""
+    try:
+        name = find_column(file.obs, str(file.path), column, lambda label, of: label.strip().lower() == CONTROL)
+    except UserError:  # told already: there is no such column
+        return
+    labels = [label for label in file.obs[name].unique() if isinstance(label, str)]
+    rule = propose(labels)
+    if rule is not None:
         notes.append(
-            f"{len(absent)} of {len(perturbed)} perturbed genes are not among the genes: {first(absent, _MOST_NAMED)}"
+            f"obs[{name!r}] seems to name guides ({first(sorted(labels), 3)}), each a condition of its own unless "
+            f"merged; to merge those of one gene put under data: in the study file   {as_written(rule)}"
         )
+
+
+def _look_for_times(file: CellFile, labels: Labels, found: list[tuple[str, str]], problems: list[str]) -> None:
+    """Times, with the cells of each, where the file is a time course."""
+    try:
+        times = read_times(file.obs, str(file.path), None, labels.column)
+    except UserError as refusal:
+        problems.append(str(refusal))
+        return
+    if times is not None:
+        cells = np.bincount(times.of_cell, minlength=len(times.points))
+        told = [f"{label} ({number:,} cells)" for label, number in zip(times.labels, cells, strict=True)]
+        found.append(("time", f"obs[{times.column!r}]: {len(told)} time points, {first(told, _MOST_NAMED)}"))
+
+
+def _check_targets(labels: Labels, file: CellFile, notes: list[str]) -> None:
+    perturbed = labels.perturbed
+    absent = sorted(set(perturbed).difference(file.genes))
+    if not absent:
+        return
+    notes.append(
+        f"{len(absent)} of {len(perturbed)} perturbed genes are not among the genes: {first(absent, _MOST_NAMED)}"
+    )
+    for name in (name for name in _SYMBOLS if name in file.var.columns):
+        known = set(file.var[name].astype(str))
+        if len(known.intersection(absent)) > len(absent) / 2:
+            notes.append(f"var[{name!r}] names most of them; put under data: in the study file   gene_names: {name}")
+            return
 
 
 def _others(file: CellFile, taken: str) -> list[tuple[str, str]]:

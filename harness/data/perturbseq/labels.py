@@ -10,32 +10,30 @@ CPA, discrepancy    guide_ids        (empty)            KLF1                SET,
 ==================  ===============  =================  ==================  ==========
 
 The canonical form is ``control``, ``A``, or ``A+B`` with the members sorted: the order of a pair does not matter.
+Labels may name guides instead (``LCK_1``, ``NTg4``); the study file's rule says how, see `guides`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import combinations, pairwise
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.data.perturbseq.grammars import PAIR_FORMS, Grammar, find_grammar, members_of_labels
+from harness.data.perturbseq.guides import CONTROL, CONTROL_WORDS, Guides, by_gene
 from harness.errors import UserError
+from harness.reading_spec import GuideRule
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CONTROL = "control"
+__all__ = ["CONTROL", "CONTROL_WORDS", "PAIR_FORMS", "Grammar", "Labels", "canonical", "members_of", "read_labels"]
+
 #: Columns looked for, in this order; the first one with control cells is taken.
 COLUMNS = ("condition", "perturbation", "guide_ids")
-#: Labels of control cells, in any case; an empty label is control in ``guide_ids`` only.
-CONTROL_WORDS = frozenset({"control", "ctrl", "non-targeting"})
-
-Grammar = Literal["plus", "comma", "underscore"]
-#: How a pair is written, by grammar.
-PAIR_FORMS: dict[Grammar, str] = {"plus": "A+B", "comma": "A,B", "underscore": "A_B"}
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,19 @@ class Labels:
     grammar : how pairs are written there: ``A+B``, ``A,B`` or ``A_B``.
     control : the column's own label(s) for control cells.
     conditions : (cells,) canonical condition of each cell.
+    guides : the guides merged into each gene, and into control, where labels name guides.
     """
 
     column: str
     grammar: Grammar
     control: tuple[str, ...]
     conditions: npt.NDArray[np.object_]
+    guides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def perturbed(self) -> tuple[str, ...]:
+        """Names of all perturbed genes, sorted."""
+        return tuple(sorted({gene for name in set(self.conditions) for gene in members_of(name)}))
 
 
 def canonical(members: Iterable[str]) -> str:
@@ -66,7 +71,9 @@ def members_of(condition: str) -> tuple[str, ...]:
     return () if condition == CONTROL else tuple(condition.split("+"))
 
 
-def read_labels(obs: pd.DataFrame, where: str, column: str | None = None, control: str | None = None) -> Labels:
+def read_labels(
+    obs: pd.DataFrame, where: str, column: str | None = None, control: str | None = None, rule: GuideRule | None = None
+) -> Labels:
     """Find the perturbation column and read it.
 
     Parameters
@@ -77,29 +84,55 @@ def read_labels(obs: pd.DataFrame, where: str, column: str | None = None, contro
         Name of the data, for error messages.
     column, control
         The user's word on column and control label; default: detected.
+    rule
+        How labels name guides; default: they name genes.
 
     Raises
     ------
     UserError
-        If there is no such column, no control cell, a cell without a label, or a label with two readings.
+        If there is no such column, no control cell, a cell without a label, a label with two readings, or the rule
+        does not fit the labels.
     """
-    name = find_column(obs, where, column, control)
-    values = _texts(obs[name], where, name)
-    distinct = tuple(dict.fromkeys(values))
-    controls = tuple(label for label in distinct if _is_control(label, name, control))
-    if not controls:
+    guides = None if rule is None else Guides(rule)
+
+    def is_control(label: str, of: str) -> bool:
+        return _is_control(label, of, control) or (guides is not None and guides.is_control(label))
+
+    name = find_column(obs, where, column, is_control)
+    codes, distinct = _texts(obs[name], where, name)
+    controls = tuple(label for label in distinct if is_control(label, name))
+    if not controls and guides is None:
         raise UserError(_no_control(distinct, where, name, control))
     grammar = find_grammar(distinct, name)
-    counts = _gene_counts(obs, values, where) if grammar == "underscore" else {}
-    table = parse_labels(distinct, grammar, controls, counts, f"{where}: obs[{name!r}]")
-    conditions = np.array([table[label] for label in values], dtype=object)
-    return Labels(name, grammar, controls, conditions)
+    counts = _gene_counts(obs, codes, distinct, where) if grammar == "underscore" else {}
+    place = f"{where}: obs[{name!r}]"
+    # non-targeting guides are read with the other guides, so that a rule too wide shows
+    words = [label for label in controls if guides is None or not guides.is_control(label)]
+    table = members_of_labels(distinct, grammar, words, counts, place, guides)
+    genes = {} if guides is None else guides.genes((part for parts in table.values() for part in parts), place)
+    merged = [canonical({genes.get(part, part) for part in table[label]} - {CONTROL}) for label in distinct]
+    controls = tuple(label for label, condition in zip(distinct, merged, strict=True) if condition == CONTROL)
+    if not controls:
+        raise UserError(_no_control(distinct, where, name, control))
+    conditions = np.array(merged, dtype=object)[codes]
+    return Labels(name, grammar, controls, conditions, by_gene(genes))
 
 
-def find_column(obs: pd.DataFrame, where: str, column: str | None, control: str | None) -> str:
+def find_column(obs: pd.DataFrame, where: str, column: str | None, is_control: Callable[[str, str], bool]) -> str:
     """The column that says which perturbation a cell carries.
 
     The user's own, else the first of `COLUMNS` with control cells, else the first that exists.
+
+    Parameters
+    ----------
+    obs
+        One row a cell.
+    where
+        Name of the data, for error messages.
+    column
+        The user's word.
+    is_control
+        Whether a label, of a column, is one of control cells.
     """
     present = [str(name) for name in obs.columns]
     listed = ", ".join(present) or "none at all"
@@ -114,119 +147,9 @@ def find_column(obs: pd.DataFrame, where: str, column: str | None, control: str 
             f"set data.column to one of: {listed}"
         )
     for name in known:
-        if any(isinstance(label, str) and _is_control(label, name, control) for label in obs[name].unique()):
+        if any(isinstance(label, str) and is_control(label, name) for label in obs[name].unique()):
             return name
     return known[0]
-
-
-def find_grammar(labels: Iterable[str], column: str) -> Grammar:
-    """How pairs are written: with ``+`` or ``,`` where one occurs, else with ``_`` (whose pairs need evidence)."""
-    text = list(labels)
-    if any("+" in label for label in text):
-        return "plus"
-    if column == "guide_ids" or any("," in label for label in text):
-        return "comma"
-    return "underscore"
-
-
-def parse_labels(
-    labels: Iterable[str], grammar: Grammar, control: Iterable[str], gene_counts: Mapping[str, int], where: str
-) -> dict[str, str]:
-    """Read distinct labels into canonical conditions.
-
-    Parameters
-    ----------
-    labels
-        Distinct labels.
-    grammar
-        How pairs are written.
-    control
-        The labels that mean control, alone or as a member (``KLF1+ctrl``).
-    gene_counts
-        Number of perturbed genes of a label where the file says so (scPerturb's ``nperts``); used with
-        ``underscore`` only, where ``A_B`` may as well be one gene's name.
-    where
-        Name of the column, for error messages.
-    """
-    controls = set(control)
-    named = [label for label in labels if label not in controls]
-    if grammar == "underscore":
-        split = _split_underscores(named, gene_counts, controls, where)
-    else:
-        mark = "+" if grammar == "plus" else ","
-        split = {label: tuple(part.strip() for part in label.split(mark)) for label in named}
-    table = dict.fromkeys(controls, CONTROL)
-    for label, parts in split.items():
-        genes = [part for part in parts if part not in controls and part.lower() not in CONTROL_WORDS]
-        if any(not gene for gene in genes):
-            raise UserError(
-                f"{where}: label {label!r} names an empty gene; write a pair as two names, "
-                "or set data.control if this is the control label"
-            )
-        if not genes and not controls.issuperset(parts):
-            raise UserError(
-                f"{where}: label {label!r} too reads as control, beside {', '.join(map(repr, sorted(controls)))}; "
-                "remove the cells of one of them"
-            )
-        table[label] = canonical(genes)
-    return table
-
-
-def _split_underscores(
-    labels: list[str], gene_counts: Mapping[str, int], controls: set[str], where: str
-) -> dict[str, tuple[str, ...]]:
-    """Members of each label where ``_`` joins a pair but may be part of a name.
-
-    A stated number of genes decides. Without one, both halves being labels of their own proves a pair, and one
-    proven pair shows that the file writes pairs so.
-    """
-    single = {label for label in labels if gene_counts.get(label, 1) == 1} | controls
-    split: dict[str, tuple[str, ...]] = {}
-    unclear: list[str] = []
-    for label in labels:
-        count = gene_counts.get(label)
-        if count == 0:
-            raise UserError(f"{where}: {label!r} has nperts 0 but is no known control label; set data.control to it")
-        if count == 1 or "_" not in label:
-            split[label] = (label,)
-        elif count is not None:
-            split[label] = _only_reading(label, _partitions(label, count), single, where)
-        elif any(set(halves) <= single for halves in _partitions(label, 2)):
-            split[label] = _only_reading(label, _partitions(label, 2), single, where)
-        else:
-            unclear.append(label)
-    pairs_proven = any(len(parts) > 1 for parts in split.values())
-    for label in unclear:
-        halves = _partitions(label, 2)
-        if pairs_proven and len(halves) == 1:
-            split[label] = halves[0]
-        elif pairs_proven or any(set(parts) & single for parts in halves):
-            raise UserError(
-                f"{where}: {label!r} may be one gene or a pair; give the number of genes in obs['nperts'], "
-                "or write pairs as A+B"
-            )
-        else:
-            split[label] = (label,)
-    return split
-
-
-def _partitions(label: str, count: int) -> list[tuple[str, ...]]:
-    """All ways to cut ``label`` at underscores into ``count`` names."""
-    tokens = label.split("_")
-    ways = []
-    for cuts in combinations(range(1, len(tokens)), count - 1):
-        edges = (0, *cuts, len(tokens))
-        ways.append(tuple("_".join(tokens[a:b]) for a, b in pairwise(edges)))
-    return ways
-
-
-def _only_reading(label: str, ways: list[tuple[str, ...]], single: set[str], where: str) -> tuple[str, ...]:
-    """The one way to cut the label, or the one whose names all occur alone in the file."""
-    fitting = ways if len(ways) == 1 else [way for way in ways if set(way) <= single]
-    if len(fitting) != 1:
-        readings = " or ".join(" and ".join(way) for way in (fitting or ways)[:3]) or "nothing"
-        raise UserError(f"{where}: {label!r} can be read as {readings}; write pairs as A+B to make it clear")
-    return fitting[0]
 
 
 def _is_control(label: str, column: str, control: str | None) -> bool:
@@ -244,36 +167,44 @@ def _no_control(labels: tuple[str, ...], where: str, column: str, control: str |
     )
 
 
-def _texts(column: pd.Series[str], where: str, name: str) -> list[str]:
-    """Labels as text; refuses missing ones and numbers."""
-    missing = int(column.isna().sum())
+def _texts(column: pd.Series[str], where: str, name: str) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """Which of the distinct labels each cell has, and those in the order they occur; refuses missing ones and numbers.
+
+    Labels are looked at once each: a column may have a million cells and a hundred labels.
+    """
+    import pandas as pd
+
+    codes, found = pd.factorize(column, use_na_sentinel=True)
+    missing = int(np.sum(codes < 0))
     if missing:
         raise UserError(
             f"{where}: {missing} of {len(column)} cells have no label in obs[{name!r}]; "
             "remove these cells or label them (control cells too need a label)"
         )
-    values = list(column)
-    odd = next((value for value in values if not isinstance(value, str)), None)
+    distinct = tuple(found)
+    odd = next((value for value in distinct if not isinstance(value, str)), None)
     if odd is not None:
         raise UserError(
             f"{where}: obs[{name!r}] holds {type(odd).__name__} values such as {odd}, not names of perturbations; "
             "set data.column to a column of names"
         )
-    return values
+    return codes.astype(np.int64), distinct
 
 
-def _gene_counts(obs: pd.DataFrame, values: list[str], where: str) -> dict[str, int]:
+def _gene_counts(
+    obs: pd.DataFrame, codes: npt.NDArray[np.int64], distinct: tuple[str, ...], where: str
+) -> dict[str, int]:
     """Number of perturbed genes of each label, where ``obs['nperts']`` says so (scPerturb)."""
     if "nperts" not in obs.columns:
         return {}
-    counts: dict[str, int] = {}
-    for label, given in zip(values, obs["nperts"], strict=True):
-        try:
-            count = int(given)
-        except (TypeError, ValueError):  # missing: this cell says nothing
-            continue
-        if counts.setdefault(label, count) != count:
+    import pandas as pd
+
+    given = pd.DataFrame({"label": codes, "count": pd.to_numeric(obs["nperts"], errors="coerce").to_numpy(float)})
+    given = given.dropna()  # a cell without a number says nothing
+    stated = given.groupby("label")["count"].agg(["min", "max"]).astype(int)
+    for label, least, most in stated.itertuples():
+        if least != most:
             raise UserError(
-                f"{where}: obs['nperts'] gives {label!r} both {counts[label]} and {count} genes; correct the column"
+                f"{where}: obs['nperts'] gives {distinct[label]!r} both {least} and {most} genes; correct the column"
             )
-    return counts
+    return {distinct[label]: int(count) for label, count in stated["min"].items()}

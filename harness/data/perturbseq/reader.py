@@ -1,32 +1,31 @@
-"""Reading an ``.h5ad`` file block by block: labels first, then only the cells that are needed.
+"""Expression of the cells that are needed, from an ``.h5ad`` file read block by block.
 
 The matrix stays on disk: sparse or dense, it passes through memory in blocks, and only the result
-(cells × genes, float32, log-normalised) is held.
+(cells × chosen genes, float32, log-normalised) is held.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-import anndata
-import h5py
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from anndata.io import read_elem, sparse_dataset
 
-from harness.data.perturbseq.values import Holds, check_finite, log_normalise, what_holds
+from harness.data.perturbseq.blocks import Block, Values, dense, row_sums
+from harness.data.perturbseq.cell_file import CellFile, block_runs, refuse_too_large
+from harness.data.perturbseq.preprocessing import highly_variable, moments
+from harness.data.perturbseq.values import TARGET_SUM, Holds, check_finite, counted_in, log_normalise, what_holds
 from harness.errors import UserError
+from harness.reading_spec import HighlyVariable, Preprocess
+
+__all__ = ["CellFile", "Expression", "expression_matrix", "matrix_holds", "read_expression"]
 
 Matrix = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+ValuesWord = Literal["auto", "counts", "lognorm"]
 
-#: Entries of a dense block; 16 MB as float32.
-_BLOCK_ENTRIES = 4_000_000
 #: Cells looked at, in runs spread over the file, to see what the matrix holds.
 _SAMPLE_RUNS, _SAMPLE_RUN = 16, 64
 
@@ -37,119 +36,69 @@ class Expression:
 
     Attributes
     ----------
-    values : (cells, genes) float32, log(1 + counts per 10,000) or what the file holds as such.
-    source : matrix it came from: ``X`` or ``layers/counts``.
+    values : (cells, genes) float32, log(1 + counts per target sum) or what the file holds as such.
+    source : matrix it came from: ``X``, ``layers/counts`` or another layer.
     held : what that matrix held, ``counts`` or ``lognorm``.
-    library : (cells,) float32 total counts of each cell over all genes of the file; None where the values are
-        log-normalised and do not tell the counts.
+    genes : names of the genes kept, in the file's order.
+    library : (cells,) float32, such that counts are expm1(values) · library / 10,000: the total counts of a cell over
+        all genes of the file, where values are scaled to 10,000 a cell (else that total times 10,000 / target sum).
+        0 for a cell without counts. None where values are log-normalised and what one count gives cannot be told.
+    steps : what was done, one step an item.
+    numbers : the same in numbers, to be logged.
     """
 
     values: Matrix
     source: str
     held: Holds
-    library: npt.NDArray[np.float32] | None = None
+    genes: tuple[str, ...]
+    library: npt.NDArray[np.float32] | None
+    steps: tuple[str, ...]
+    numbers: dict[str, float] = field(default_factory=dict)
 
 
-class CellFile:
-    """An open ``.h5ad`` file.
+@dataclass(frozen=True)
+class _Prepared:
+    """A file's matrix, log-normalised block by block.
 
     Attributes
     ----------
-    obs : one row a cell.
-    genes : names, without duplicates.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, is no ``.h5ad``, or names a gene twice.
+    file : the open file.
+    source, held : the matrix and what it holds.
+    target : sum of a cell's counts after scaling.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.exists():
-            raise UserError(f"{path}: there is no such file; set data.path to an .h5ad file, or leave it out")
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise UserError(
-                f"{path} is not a readable .h5ad (HDF5) file; write one with AnnData.write_h5ad, "
-                "or download it again if it should be one"
-            ) from error
-        try:
-            self.obs, var = self._tables()
-            self.genes = tuple(str(name) for name in var.index)
-            repeated = var.index[var.index.duplicated()]
-            if len(repeated):
-                raise UserError(
-                    f"{path}: {len(set(repeated))} gene names occur more than once, first {repeated[0]!r}; "
-                    "make them unique with AnnData.var_names_make_unique"
-                )
-        except BaseException:
-            self._file.close()
-            raise
+    file: CellFile
+    source: str
+    held: Holds
+    target: float
 
-    def __enter__(self) -> CellFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def matrices(self) -> tuple[str, ...]:
-        """Which of ``X`` and ``layers/counts`` the file has."""
-        found = []
-        for name in ("X", "layers/counts"):
-            if name in self._file and self._file[name].attrs.get("encoding-type") != "null":
-                found.append(name)
-        return tuple(found)
-
-    def obsm(self, name: str) -> npt.NDArray[Any]:
-        """A table of the cells, (cells, columns)."""
-        return np.asarray(read_elem(self._file["obsm"][name]))
-
-    def blocks(self, name: str, runs: list[tuple[int, int]]) -> Iterator[tuple[int, Matrix]]:
-        """Dense float32 blocks of the matrix ``name``: for each run of cells its start and (cells, genes) values."""
-        element = self._file[name]
-        try:
-            source = sparse_dataset(element) if isinstance(element, h5py.Group) else element
-            if tuple(source.shape) != (len(self.obs), len(self.genes)):
-                raise UserError(
-                    f"{self.path}: {name} is {source.shape[0]} × {source.shape[1]} but obs and var say "
-                    f"{len(self.obs)} cells × {len(self.genes)} genes; write the file again"
-                )
-            if getattr(source, "format", "") == "csc":
-                source = source.to_memory().tocsr()  # stays sparse; rows of a csc file cannot be read one by one
-            for start, stop in runs:
-                block = source[start:stop]
-                dense = block.toarray() if hasattr(block, "toarray") else block
-                yield start, np.asarray(dense, dtype=np.float32)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{self.path}: {name} cannot be read ({error}); write the file again") from error
-
-    def _tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        missing = [name for name in ("obs", "var") if name not in self._file]
-        if not self.matrices():
-            missing.append("X")
-        if missing:
-            raise UserError(
-                f"{self.path} is an HDF5 file without {' and '.join(missing)}, so no .h5ad; "
-                "write one with AnnData.write_h5ad"
-            )
-        try:
-            if isinstance(self._file["obs"], h5py.Dataset):  # written before anndata 0.7
-                old = anndata.read_h5ad(self.path, backed="r")
-                tables = old.obs, old.var
-                old.file.close()
-            else:
-                tables = read_elem(self._file["obs"]), read_elem(self._file["var"])
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{self.path}: obs or var cannot be read ({error}); write the file again") from error
-        return tables
+    def blocks(self, cells: Rows) -> Iterator[tuple[Rows, Block, Block]]:
+        """For each block with some of the cells: positions in ``cells``, values, and log-normalised values."""
+        position = np.full(len(self.file.obs), -1)
+        position[cells] = np.arange(len(cells))
+        runs = [
+            (start, stop)
+            for start, stop in block_runs(len(self.file.obs), len(self.file.genes))
+            if np.any(position[start:stop] >= 0)
+        ]
+        for start, block in self.file.blocks(self.source, runs):
+            to = position[start : start + block.shape[0]]
+            wanted = to >= 0
+            chosen = block if wanted.all() else block[wanted]
+            names = self.file.obs.index[start : start + block.shape[0]][wanted]
+            check_finite(chosen, names, self.file.genes, f"{self.file.path}: {self.source}")
+            yield to[wanted], chosen, log_normalise(chosen, self.target) if self.held == "counts" else chosen
 
 
 def read_expression(
-    file: CellFile, cells: npt.NDArray[np.int64], values: Literal["auto", "counts", "lognorm"]
+    file: CellFile,
+    cells: Rows,
+    values: ValuesWord,
+    preprocess: Preprocess | None = None,
+    *,
+    layer: str | None = None,
+    training: Rows | None = None,
+    perturbed: Iterable[str] = (),
 ) -> Expression:
     """Log-normalised expression of some cells.
 
@@ -159,34 +108,102 @@ def read_expression(
         The open file.
     cells : (k,) rows wanted, in the order wanted.
     values
-        The user's word on what X holds; ``auto``: seen from its values, and ``layers["counts"]`` where X is unclear.
+        The user's word on what the matrix holds; ``auto``: seen from its values, and ``layers["counts"]`` where X is
+        unclear.
+    preprocess
+        Steps; default: counts are scaled to 10,000 a cell, all genes are kept.
+    layer
+        The user's word on the layer to read.
+    training : rows that may decide which genes are kept; needed where some are left out.
+    perturbed
+        Names of perturbed genes, which are kept always.
 
     Raises
     ------
     UserError
-        If it is unclear what the matrix holds, it holds NaN, infinite or negative values, or it would not fit
-        into memory.
+        If it is unclear what the matrix holds, it holds NaN, infinite or negative values, the result would not fit
+        into memory, or a step cannot be taken.
     """
-    _refuse_too_large(file, len(cells))
-    source, held = expression_matrix(file, values)
-    position = np.full(len(file.obs), -1)
-    position[cells] = np.arange(len(cells))
-    result = np.empty((len(cells), len(file.genes)), dtype=np.float32)
-    for start, block in file.blocks(source, block_runs(len(file.obs), len(file.genes))):
-        to = position[start : start + len(block)]
-        wanted = to >= 0
-        chosen = block[wanted]
-        names = file.obs.index[start : start + len(block)][wanted]
-        check_finite(chosen, list(names), file.genes, f"{file.path}: {source}")
-        result[to[wanted]] = log_normalise(chosen) if held == "counts" else chosen
-    return Expression(result, source, held)
+    steps = preprocess or Preprocess()
+    source, held = expression_matrix(file, values, layer)
+    if held == "lognorm" and steps.target_sum != TARGET_SUM:
+        raise UserError(
+            f"{file.path}: {source} is log-normalised already, so that data.preprocess.target_sum cannot be "
+            f"{steps.target_sum:g}; leave it out, or name a layer of counts in data.layer"
+        )
+    matrix = _Prepared(file, source, held, steps.target_sum)
+    kept, said, numbers = _kept(matrix, steps.highly_variable, training, perturbed)
+    refuse_too_large(file.path, len(cells), len(kept))
+    result = np.empty((len(cells), len(kept)), dtype=np.float32)
+    library = np.empty(len(cells))
+    for to, raw, logs in matrix.blocks(cells):
+        result[to] = dense(logs if len(kept) == len(file.genes) else logs[:, kept])
+        library[to] = _library(raw, held, steps.target_sum)
+    return Expression(
+        values=result,
+        source=source,
+        held=held,
+        genes=tuple(file.genes[k] for k in kept),
+        library=None if np.isnan(library).any() else library.astype(np.float32),
+        steps=(*_normalised(matrix), said),
+        numbers=numbers,
+    )
 
 
-def expression_matrix(file: CellFile, values: Literal["auto", "counts", "lognorm"]) -> tuple[str, Holds]:
-    """The matrix to read, ``X`` or ``layers/counts``, and what it holds; see `read_expression`."""
-    present = file.matrices()
-    if values != "auto" and "X" in present:
-        return "X", values
+def _library(raw: Block, held: Holds, target: float) -> Values:
+    """Library of each cell, see `Expression`; NaN where it cannot be told."""
+    if held == "counts":
+        return row_sums(raw) * (TARGET_SUM / target)
+    unit = counted_in(raw)
+    return np.divide(TARGET_SUM, unit, out=np.zeros_like(unit), where=unit != 0)
+
+
+def _normalised(matrix: _Prepared) -> tuple[str, ...]:
+    """The first steps, in words."""
+    if matrix.held == "lognorm":
+        return (f"{matrix.source} as it is, log-normalised",)
+    genes = len(matrix.file.genes)
+    return (f"counts of {matrix.source} scaled to {matrix.target:,g} a cell over all {genes:,} genes", "log1p")
+
+
+def _kept(
+    matrix: _Prepared, wanted: HighlyVariable | None, training: Rows | None, perturbed: Iterable[str]
+) -> tuple[Rows, str, dict[str, float]]:
+    """Which genes are kept, ascending; in words; and in numbers."""
+    genes = matrix.file.genes
+    numbers = {"genes_in_file": float(len(genes)), "genes_kept": float(len(genes))}
+    if wanted is None:
+        return np.arange(len(genes)), f"all {len(genes):,} genes kept", numbers
+    if training is None or len(training) < 2:
+        raise UserError(f"{matrix.file.path}: genes are chosen on training cells, and there are none")
+    if wanted.genes > len(genes):
+        raise UserError(
+            f"{matrix.file.path}: data.preprocess.highly_variable.genes is {wanted.genes}, but there are only "
+            f"{len(genes)} genes; lower it, or leave it out to keep all"
+        )
+    of = moments((logs for _, _, logs in matrix.blocks(training)), len(genes), wanted.method)
+    chosen = highly_variable(of, wanted.genes, wanted.method)
+    number = {name: k for k, name in enumerate(genes)}
+    targets = np.array(sorted(number[name] for name in set(perturbed) if name in number), dtype=np.int64)
+    kept = np.union1d(chosen, targets)
+    besides = len(kept) - len(chosen)
+    words = (
+        f"{len(chosen):,} highly variable genes kept ({wanted.method}, seen in {len(training):,} training cells), "
+        f"and {besides:,} perturbed genes besides"
+    )
+    numbers |= {
+        "genes_kept": float(len(kept)),
+        "genes_highly_variable": float(len(chosen)),
+        "genes_kept_as_perturbed": float(besides),
+    }
+    return kept, words, numbers
+
+
+def expression_matrix(file: CellFile, values: ValuesWord, layer: str | None = None) -> tuple[str, Holds]:
+    """The matrix to read, ``X`` or a layer, and what it holds; see `read_expression`."""
+    present: Sequence[str] = file.matrices() if layer is None else (file.layer(layer),)
+    if values != "auto" and present and (layer is not None or "X" in present):
+        return present[0], values
     unclear = ""
     for name in present:
         held, why = matrix_holds(file, name)
@@ -201,13 +218,7 @@ def expression_matrix(file: CellFile, values: Literal["auto", "counts", "lognorm
 
 def matrix_holds(file: CellFile, name: str) -> tuple[Holds | None, str]:
     """What a matrix of the file holds, by some of its cells; see `what_holds`."""
-    return what_holds(np.concatenate([block for _, block in file.blocks(name, _sample(len(file.obs)))]))
-
-
-def block_runs(cells: int, genes: int) -> list[tuple[int, int]]:
-    """All cells in runs of neighbours, (start, stop), each small enough to be dense in memory."""
-    size = max(1, _BLOCK_ENTRIES // max(genes, 1))
-    return [(start, min(start + size, cells)) for start in range(0, cells, size)]
+    return what_holds(np.concatenate([dense(block) for _, block in file.blocks(name, _sample(len(file.obs)))]))
 
 
 def _sample(cells: int) -> list[tuple[int, int]]:
@@ -216,13 +227,3 @@ def _sample(cells: int) -> list[tuple[int, int]]:
         return [(0, cells)]
     starts = np.linspace(0, cells - _SAMPLE_RUN, _SAMPLE_RUNS).astype(int)
     return [(int(start), int(start) + _SAMPLE_RUN) for start in starts]
-
-
-def _refuse_too_large(file: CellFile, cells: int) -> None:
-    needed = cells * len(file.genes) * 4
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > 0.8 * memory:
-        raise UserError(
-            f"{file.path}: {cells} cells × {len(file.genes)} genes take {needed / 1e9:.1f} GB but this machine has "
-            f"{memory / 1e9:.1f}; keep the most variable genes (a few thousand) in the file"
-        )

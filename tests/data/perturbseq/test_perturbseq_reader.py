@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse
 
 from harness.data import load
-from harness.data.perturbseq import describe, reader
+from harness.data.perturbseq import cell_file, describe
 from harness.data.perturbseq.values import log_normalise, what_holds
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
@@ -85,7 +85,7 @@ def test_every_convention_gives_the_same_data(tmp_path, column, categorical):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_counts_is_log_normalised(tmp_path, form, monkeypatch):
-    monkeypatch.setattr(reader, "_BLOCK_ENTRIES", 7 * GENES)  # several blocks, the last one shorter
+    monkeypatch.setattr(cell_file, "_BLOCK_ENTRIES", 7 * GENES)  # several blocks, the last one shorter
     adata = cells()
     right = expected_frames(adata)
     adata.X = FORMS[form](adata.X)
@@ -235,7 +235,7 @@ def test_repeated_gene_names_are_refused(tmp_path):
 
 def test_a_matrix_larger_than_memory_is_refused(tmp_path, monkeypatch):
     path = write(cells(), tmp_path)
-    monkeypatch.setattr(reader.os, "sysconf", lambda name: 64)
+    monkeypatch.setattr(cell_file.os, "sysconf", lambda name: 64)
     with pytest.raises(UserError, match="keep the most variable genes"):
         read(path, tmp_path)
 

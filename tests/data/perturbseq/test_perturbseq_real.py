@@ -8,6 +8,7 @@ import pytest
 
 from harness.data import load
 from harness.data.perturbseq import describe
+from harness.data.perturbseq.blocks import dense
 from harness.data.perturbseq.reader import CellFile
 from harness.data.perturbseq.values import what_holds
 from harness.data_spec import PerturbseqData
@@ -60,8 +61,8 @@ def test_expression_is_the_files_own(data, path):
     assert data.frames.min() >= 0
     assert data.frames.max() < 10
     with CellFile(path) as file:
-        ((_, x),) = file.blocks("X", [(0, 3375)])
-        ((_, counts),) = file.blocks("layers/counts", [(0, 3375)])
+        ((_, x),) = ((start, dense(block)) for start, block in file.blocks("X", [(0, 3375)]))
+        ((_, counts),) = ((start, dense(block)) for start, block in file.blocks("layers/counts", [(0, 3375)]))
     assert what_holds(counts) == ("counts", "")
     assert what_holds(x) == ("lognorm", "")
     assert data.frames.sum().item() < x.sum()
