@@ -12,6 +12,7 @@ from harness.evaluation.alignment import alignment
 from harness.evaluation.conditions import Past, Verdict, check_conditions
 from harness.evaluation.mixing import mixing
 from harness.evaluation.scores import Array
+from harness.latent_scoring import u_of
 from harness.models import LatentModel, Latents
 from harness.models.causal_vae import CausalVAE
 from harness.models.scm import Mechanism, from_past
@@ -112,8 +113,7 @@ def mechanisms_of(fitted: Mechanism) -> Mechanisms:
 
 def _environments(data: PerturbationData) -> Tensor:
     """u of control and of each single perturbation, (p + 1, p)."""
-    p = len(data.perturbations)
-    return torch.cat([torch.zeros(1, p), torch.eye(p)])
+    return torch.stack([u_of(name, data) for name in ("control", *data.perturbations)])
 
 
 def _past_of(fitted: Mechanism) -> Past | None:

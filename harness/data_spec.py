@@ -7,7 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from harness.process_spec import MOVING, CitrisSpec, LinearGaussianSpec, NativeSpec, citris_variables, preset_of
+from harness.reading_spec import GuideRule, Preprocess
+from harness.simulator_spec import PERTURBSEQ_PRESETS, SimulatorSpec
 from harness.spec_part import Part
+from harness.split_spec import AnySplit, LeavePerturbationOut, LeaveTimeOut, SinglesToDoubles
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 
@@ -250,19 +253,89 @@ class PerturbseqData(GeneratedData):
     path: str | None = Field(None, description=".h5ad file; without it counts are simulated")
     column: str | None = Field(None, description="obs column of the perturbation; default: detected")
     control: str | None = Field(None, description="its label for control cells; default: detected")
+    guides: GuideRule | None = Field(
+        None,
+        description="labels name guides: how to merge those of one gene; LCK_1, LCK_2 and NTg4 are read by "
+        '{pattern: "{gene}_{guide}", control: "NTg{guide}"}; default: a label is a gene or a pair',
+    )
+    gene_names: str | None = Field(None, description="var column of gene names; default: the index of var")
     values: Literal["auto", "counts", "lognorm"] = Field("auto", description="what X holds; auto: from its values")
+    layer: str | None = Field(
+        None, description="layer to read, e.g. counts; default: X, or layers['counts'] where X is unclear"
+    )
+    preprocess: Preprocess = Field(Preprocess(), description="steps from the file's matrix to what models see")
     min_cells: int = Field(20, ge=2, description="a condition with fewer cells is refused")
-    split: Literal["singles_to_doubles"] = "singles_to_doubles"
+    split: AnySplit = Field(SinglesToDoubles(), description="which cells train and which test; a kind, or its fields")
+    perturbation_features: str = Field(
+        "onehot",
+        description="what a perturbation is to a model; onehot: a name; loadings: its gene's principal component "
+        "loadings in training control cells; or a .csv file of genes × numbers",
+    )
+    loading_components: int = Field(10, ge=1, description="perturbation_features: loadings; components taken")
+    time: str | None = Field(
+        None, description="obs column of times (0, D2, day 6); none: no time course; default: detected"
+    )
+    time_pairs: Literal["random", "ot"] = Field(
+        "random",
+        description="time course: which cell stands before a cell, one of its condition at the time before; ot: by "
+        "optimal transport",
+    )
     genes: int = Field(500, ge=2, description="simulated genes")
     library_size: float = Field(5000.0, gt=0, description="simulated mean counts a cell")
     dispersion: float = Field(0.1, ge=0, description="negative-binomial dispersion; 0 is Poisson")
+    preset: Literal["realistic"] | None = Field(
+        None, description="simulated counts to start from; realistic: marginals of a real screen; other keys override"
+    )
+    simulator: SimulatorSpec = Field(SimulatorSpec(), description="how simulated latents become counts")
     process: LinearGaussianSpec = LinearGaussianSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_preset(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        preset = preset_of(value, PERTURBSEQ_PRESETS)
+        given = value.get("simulator")
+        merged = {**preset, **value}
+        if isinstance(given, dict):
+            merged["simulator"] = {**preset.get("simulator", {}), **given}
+        return merged
 
     @model_validator(mode="before")
     @classmethod
     def _a_file_has_no_true_pairs(cls, value: Any) -> Any:
         of_file = isinstance(value, dict) and value.get("path") is not None
         return {"pairs": "random", **value} if of_file else value
+
+    @model_validator(mode="after")
+    def _simulated_are_simulated(self) -> PerturbseqData:
+        for name in ("preset", "simulator"):
+            if self.path is not None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} says how counts are simulated, and data.path names a file of cells; leave out one"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _the_split_can_be_made(self) -> PerturbseqData:
+        if isinstance(self.split, LeavePerturbationOut) and self.perturbation_features == "onehot":
+            raise ValueError(
+                "split: leave_perturbation_out predicts unseen perturbations, of which one-hot ones say nothing; set "
+                "perturbation_features to loadings or a .csv file"
+            )
+        if self.path is None and (isinstance(self.split, LeaveTimeOut) or self.time or self.time_pairs != "random"):
+            raise ValueError(
+                "split: leave_time_out, time and time_pairs are for files, and path names none; simulated time courses "
+                "come from process.steps, their held-out times from process.held_out_steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _features_are_known(self) -> PerturbseqData:
+        given = self.perturbation_features
+        if given not in ("onehot", "loadings") and not given.endswith(".csv"):
+            raise ValueError(f"perturbation_features is {given}, but must be onehot, loadings or the path of a .csv")
+        return self
 
     @model_validator(mode="after")
     def _pairs_are_there(self) -> PerturbseqData:

@@ -18,6 +18,10 @@ from harness.models import LatentModel, Latents
 #: Metrics of a prediction that are kept for latents, as ``ood/<split>/latent_<metric>``.
 LATENT_METRICS = ("rmse", "pearson_delta", "energy_distance")
 
+#: Why a perturbation cannot be predicted, after its name.
+_UNKNOWN = "was never seen in training, and one-hot u says nothing about it"
+_NO_VECTOR = "has no vector in data.perturbation_features, and nothing else says what it is"
+
 Array = NDArray[np.float64]
 
 
@@ -107,6 +111,7 @@ def score_latents(
             predictor,
             max_cells=cells,
             seed=derive(seed, split),
+            metrics=LATENT_METRICS,
         )
         for split in data.ood
     }
@@ -144,7 +149,7 @@ class _LatentPredictor:
         frames = data.frames[data.last_frames(data.control_rows("train")[:cells])].to(device)
         with torch.no_grad():
             self.control = model.transform.prepare(frames)
-        self.offers = self._predict(torch.zeros(len(data.perturbations)), "control") is not None
+        self.offers = self._predict(u_of(CONTROL, data), "control") is not None
 
     @torch.no_grad()
     def _predict(self, u: torch.Tensor, purpose: str) -> Latents | None:
@@ -179,18 +184,23 @@ class _LatentPredictor:
 def u_of(condition: str, data: PerturbationData) -> torch.Tensor:
     """u (p,) of a condition, seen or not; zero for ``control``.
 
+    Where perturbations have vectors, the sum (f,) of its members' vectors.
+
     Raises
     ------
     CannotPredict
-        If a member of it is no perturbation of the data.
+        If a member of it is no perturbation of the data, or has no vector.
     """
-    u = torch.zeros(len(data.perturbations))
+    u = torch.zeros(data.u.shape[1])
     if condition == CONTROL:
         return u
+    vectors = data.perturbation_vectors
+    known = data.perturbations if vectors is None else data.vector_names
+    units = torch.eye(len(u)) if vectors is None else vectors
     for member in condition.split("+"):
-        if member not in data.perturbations:
-            raise CannotPredict(f"{member} was never seen in training, and one-hot u says nothing about it")
-        u[data.perturbations.index(member)] = 1.0
+        if member not in known:
+            raise CannotPredict(f"{member} {_UNKNOWN if vectors is None else _NO_VECTOR}")
+        u += units[known.index(member)]
     return u
 
 

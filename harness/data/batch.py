@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -89,7 +89,8 @@ class PerturbationData:
     ood : splits whose conditions are predicted, not seen; scored per condition.
     pairs : what column 0 of ``index`` holds. ``true``: a true pair (same invariant noise, or the same cell earlier);
         ``random``: a control drawn at random within the split (for OOD splits, within ``test``), which training may
-        draw anew; ``none``: no control at all but the perturbed frame once more.
+        draw anew; ``none``: no control at all but the perturbed frame once more; ``drawn``: a time course whose frames
+        are different cells, one of each time, drawn once: no true trajectories, and none that training may draw anew.
     seen : frames of a row, the first, that training, validation and identifiability scores may use; the frames after
         them are held-out times, which only OOD scores compare with. None: all of them.
     targets : (p, d_v) bool, the responsive latents each perturbation acts on; None where unknown.
@@ -102,6 +103,8 @@ class PerturbationData:
     perturbation_vectors : (g, f) float32, the vector of each gene of ``vector_names``, seen or not; None where u is
         one-hot.
     vector_names : g genes, the rows of ``perturbation_vectors``.
+    split_record : what is to be kept of the splits so that they can be replayed cell by cell; empty where cells have no
+        names.
     """
 
     frames: Tensor
@@ -112,7 +115,7 @@ class PerturbationData:
     perturbations: tuple[str, ...]
     splits: dict[str, Tensor]
     ood: tuple[str, ...]
-    pairs: Literal["true", "random", "none"]
+    pairs: Literal["true", "random", "none", "drawn"]
     fingerprint: str
     targets: Tensor | None = None
     truth: Truth | None = None
@@ -123,6 +126,7 @@ class PerturbationData:
     library: Tensor | None = None
     perturbation_vectors: Tensor | None = None
     vector_names: tuple[str, ...] = ()
+    split_record: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = {"train", "validation", "test", *self.ood} - set(self.splits)
@@ -130,8 +134,8 @@ class PerturbationData:
             raise ValueError(f"splits lack {', '.join(sorted(missing))}")
         if self.index.ndim != 2 or self.index.shape[1] < 2:
             raise ValueError(f"index must be (rows, T >= 2), got {tuple(self.index.shape)}")
-        if self.pairs not in ("true", "random", "none"):
-            raise ValueError(f"pairs must be 'true', 'random' or 'none', got {self.pairs!r}")
+        if self.pairs not in ("true", "random", "none", "drawn"):
+            raise ValueError(f"pairs must be 'true', 'random', 'none' or 'drawn', got {self.pairs!r}")
         if self.seen is not None and not 2 <= self.seen < self.index.shape[1]:
             raise ValueError(f"seen must be at least 2 and below {self.index.shape[1]} frames, got {self.seen}")
         if self.conditions[0] != "control":
@@ -151,6 +155,14 @@ class PerturbationData:
     def last_frames(self, rows: Tensor) -> Tensor:
         """The last frame of each row (k,) that training may see, (k,) int64 into ``frames``."""
         return self.index[rows, : self.seen][:, -1]
+
+    def start_frames(self, rows: Tensor) -> Tensor:
+        """The frame of each control row (k,) that a prediction begins from, (k,) int64 into ``frames``.
+
+        The last one that training may see; but where frames are cells of different times, the first, since a cell of a
+        later time is no state before a perturbation acts.
+        """
+        return self.index[rows, 0] if self.pairs == "drawn" else self.last_frames(rows)
 
     def by_condition(self, split: str) -> dict[str, Tensor]:
         """Rows of ``split`` by the name of their condition, in the order of ``conditions``."""

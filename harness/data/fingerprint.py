@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data_spec import AnyDataSpec, ImageData, PerturbseqData, TemporalCausal3DIdentData
+from harness.split_spec import ReplaySplit
 
 #: Raised by hand when a generator's or reader's output changes for the same fields.
 GENERATOR_VERSION = 2
@@ -25,6 +26,7 @@ _SIMULATED_ONLY: tuple[str, ...] = (
     "genes",
     "library_size",
     "dispersion",
+    "simulator",
     "process",
 )
 
@@ -59,5 +61,21 @@ def fingerprint(spec: AnyDataSpec) -> str:
         content["file"] = file_digest(Path(spec.path))
         for key in _SIMULATED_ONLY:
             fields.pop(key)
+    if isinstance(spec, PerturbseqData):
+        content |= _tables_beside(spec, fields)
     text = json.dumps([fields, content], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _tables_beside(spec: PerturbseqData, fields: dict[str, Any]) -> dict[str, Any]:
+    """Content of the other files that cells are read with; ``fields`` lose their paths."""
+    from harness.data.digest import file_digest
+
+    content = {}
+    if isinstance(spec.split, ReplaySplit):
+        content["split"] = file_digest(Path(spec.split.path))
+        del fields["split"]["path"]
+    if spec.perturbation_features.endswith(".csv"):
+        content["perturbation_features"] = file_digest(Path(spec.perturbation_features))
+        del fields["perturbation_features"]
+    return content

@@ -10,8 +10,9 @@ from harness.data.batch import PerturbationData
 def hold_out_later(data: PerturbationData, steps: int) -> PerturbationData:
     """Keep the last ``steps`` frames of every row from training, and make them an OOD split, ``later``.
 
-    The split holds the test rows of single perturbations. Control rows are left out: control is where a prediction
-    starts, not a condition to predict. Doubles stay a split of their own, at their last, and so held-out, frame.
+    The split holds the test rows of perturbations. Control rows are left out: control is where a prediction starts, not
+    a condition to predict. Conditions that training never saw stay in splits of their own, at their last, and so
+    held-out, frame.
 
     Parameters
     ----------
@@ -23,10 +24,10 @@ def hold_out_later(data: PerturbationData, steps: int) -> PerturbationData:
     if steps == 0:
         return data
     rows = data.splits["test"]
-    single = data.u[rows].sum(1) == 1
+    perturbed = data.condition[rows] != 0
     return replace(
         data,
-        splits={**data.splits, "later": rows[single]},
+        splits={**data.splits, "later": rows[perturbed]},
         ood=(*data.ood, "later"),
         seen=data.index.shape[1] - steps,
     )

@@ -31,8 +31,12 @@ _PATHS = {
     ("data", "path"): True,
     ("data", "meshes"): True,
     ("data", "cache_dir"): False,
+    ("data", "split", "path"): True,
+    ("data", "perturbation_features"): True,
     ("compute", "profile"): True,
 }
+#: How the path ends where a key may hold a word instead of one.
+_PATH_OR_WORD: dict[explain.Path, str] = {("data", "perturbation_features"): ".csv"}
 #: Mappings whose keys are themselves dotted.
 _DOTTED_KEYS = (("grid",), ("search", "space"))
 _AXIS_FIELDS = ("low", "high", "log", "step", "choices")
@@ -271,12 +275,12 @@ def _path_places(values: dict[str, Any]) -> list[tuple[explain.Path, bool]]:
     """Every place of a path in a study file, in the grid too, and whether something must be there."""
     places: list[tuple[explain.Path, bool]] = []
     for path, required in _PATHS.items():
-        places.append((path, required))
+        its: list[explain.Path] = [path]
         for head in (("grid", dotted(path)), ("search", "space", dotted(path), "choices")):
             choices = _at(values, head)
-            places.extend(
-                ((*head, number), required) for number in range(len(choices) if isinstance(choices, list) else 0)
-            )
+            its.extend((*head, number) for number in range(len(choices) if isinstance(choices, list) else 0))
+        ending = _PATH_OR_WORD.get(path, "")
+        places.extend((one, required) for one in its if str(_at(values, one)).endswith(ending))
     return [(path, required) for path, required in places if isinstance(_at(values, path), str)]
 
 

@@ -10,6 +10,7 @@ from harness.model_spec import (
     AnyModelSpec,
     BetaVAESpec,
     CausalModelSpec,
+    DiscrepancyVAESpec,
     PerturbedVAESpec,
     SupervisedSpec,
 )
@@ -41,6 +42,7 @@ def mismatch(model: AnyModelSpec, data: AnyDataSpec, evaluate: EvaluateSpec | No
         or _of_inputs(model, data)
         or _of_truth(model, data)
         or _of_causes(model, data)
+        or _of_vectors(model, data)
         or _of_pairs(model, data)
     )
 
@@ -102,6 +104,24 @@ def _of_causes(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
             "responsive_dim",
             f"gives {model.d_v}, but mechanisms: targeted needs a responsive latent for each of the {known} that the "
             f"data have; give {known} or more, or use targets: learned",
+        )
+    return None
+
+
+def _of_vectors(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
+    """What needs a column of u for each perturbation, where u is made of vectors."""
+    if not isinstance(data, PerturbseqData) or data.perturbation_features == "onehot":
+        return None
+    because = f"but data.perturbation_features ({data.perturbation_features}) make u a sum of vectors"
+    if isinstance(model, DiscrepancyVAESpec):
+        return Mismatch(
+            "model", "kind", f"is discrepancy_vae, which shifts a latent for each perturbation, {because}; use onehot"
+        )
+    if isinstance(model, CausalModelSpec) and model.mechanisms not in ("free", "diagonal"):
+        return Mismatch(
+            "model",
+            "mechanisms",
+            f"is {model.mechanisms}, which changes rows perturbation by perturbation, {because}; use free or diagonal",
         )
     return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,43 +14,26 @@ from harness.data.batch import PerturbationData, Truth
 from harness.data.cache import built_once
 from harness.data.latent_process import draw_mechanisms
 from harness.data.later import hold_out_later
-from harness.data.partners import draw_controls
+from harness.data.perturbseq.gene_vectors import GeneVectors, loadings, read_vectors
 from harness.data.perturbseq.labels import CONTROL, PAIR_FORMS, Labels, members_of, read_labels
+from harness.data.perturbseq.layout import Layout, lay_out
 from harness.data.perturbseq.reader import CellFile, Expression, expression_matrix, read_expression
+from harness.data.perturbseq.replay import kept_split
 from harness.data.perturbseq.simulator import design_of, simulate
-from harness.data.perturbseq.splits import TEST_SHARE, Assignment, Rows, singles_to_doubles
+from harness.data.perturbseq.splits import Assignment
+from harness.data.perturbseq.time_course import components, transported
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Which cells of the file make which rows.
-
-    Attributes
-    ----------
-    splits : name -> rows of ``index``.
-    assignment : the same splits and what goes with them, numbered as all rows of the file.
-    index : (n, T) cells of each row in use, positions in ``cells``.
-    conditions : canonical condition of each row in use.
-    cells : rows of the file that are in use, ascending.
-    """
-
-    splits: dict[str, Rows]
-    assignment: Assignment
-    index: Rows
-    conditions: list[str]
-    cells: Rows
-
-
 def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> PerturbationData:
     """Read a file, or simulate one first, and lay out its cells.
 
     A file's cells are pairs of a control and a perturbed cell drawn at random (``pairs: random``), since the assay
-    destroys the cell. Simulated cells come with their control twins unless ``pairs`` says otherwise, with truth and
-    targets.
+    destroys the cell; a file of several times gives rows of cells drawn time by time. Simulated cells come with their
+    control twins unless ``pairs`` says otherwise, with truth and targets.
 
     Parameters
     ----------
@@ -68,27 +50,43 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
         If the file cannot be used; see the reader, the labels and the splits.
     """
     assert isinstance(spec.seed, int), "the plan resolves data.seed: per_trial"
-    with CellFile(_path(spec, fingerprint, cache_dir)) as file:
+    with CellFile(_path(spec, fingerprint, cache_dir), spec.gene_names) as file:
         where = str(file.path) if spec.path else "simulated counts (sizes: data.cells, data.environments)"
-        labels = read_labels(file.obs, where, spec.column, spec.control)
-        layout = _lay_out(spec, file, labels, where)
-        expression = read_expression(file, layout.cells, spec.values)
-        log.info("%s", _sentence(file, labels, expression.source, expression.held))
+        labels = read_labels(file.obs, where, spec.column, spec.control, spec.guides)
+        given = _given_vectors(spec)
+        known = frozenset(file.genes if given is None else given.genes)
+        layout = lay_out(spec, file, labels, where, None if spec.perturbation_features == "onehot" else known)
+        expression = read_expression(
+            file,
+            layout.cells,
+            spec.values,
+            spec.preprocess,
+            layer=spec.layer,
+            training=layout.training,
+            perturbed=labels.perturbed,
+        )
+        log.info("%s; %s", _sentence(file, labels, expression.source, expression.held), ", ".join(expression.steps))
         truth = None if spec.path else _truth(spec, file, layout)
-        genes = file.genes
+        genes = expression.genes
     conditions = layout.assignment.conditions
     number = {name: k for k, name in enumerate(conditions)}
     condition = torch.tensor([number[name] for name in layout.conditions], dtype=torch.int64)
+    index = layout.index
+    if spec.time_pairs == "ot":
+        low = components(expression.values, np.searchsorted(layout.cells, layout.training), spec.seed)
+        seen = index.shape[1] - layout.assignment.held_out
+        index = transported(index, layout.splits, layout.conditions, low, seen)
+    vectors = _vectors(spec, given, labels, layout, expression, genes)
     data = PerturbationData(
         frames=torch.from_numpy(expression.values),
-        index=torch.from_numpy(layout.index),
-        u=_multi_hot(layout.assignment)[condition],
+        index=torch.from_numpy(index),
+        u=(_multi_hot(layout.assignment) if vectors is None else _sums(layout.assignment, vectors))[condition],
         condition=condition,
         conditions=conditions,
         perturbations=layout.assignment.perturbations,
         splits={name: torch.from_numpy(rows) for name, rows in layout.splits.items()},
         ood=layout.assignment.ood,
-        pairs=spec.pairs,
+        pairs=spec.pairs if layout.times is None else "drawn",
         fingerprint=fingerprint,
         targets=None if spec.path else _targets(spec, layout.assignment.perturbations),
         truth=truth,
@@ -96,8 +94,12 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
         excluded=layout.assignment.excluded,
         quality=_quality(labels, layout, expression),
         library=None if expression.library is None else torch.from_numpy(expression.library),
+        perturbation_vectors=None if vectors is None else torch.from_numpy(vectors.values).float(),
+        vector_names=() if vectors is None else vectors.genes,
+        split_record=kept_split(layout.assignment, layout.names),
     )
-    return hold_out_later(data, 0 if spec.path else spec.process.held_out_steps)
+    held_out = spec.process.held_out_steps if spec.path is None else layout.assignment.held_out
+    return hold_out_later(data, held_out)
 
 
 def describe(spec: PerturbseqData) -> str:
@@ -110,9 +112,9 @@ def describe(spec: PerturbseqData) -> str:
     """
     if spec.path is None:
         raise UserError("data.path is not set: simulated counts have no file to look into; set it to an .h5ad file")
-    with CellFile(Path(spec.path)) as file:
-        labels = read_labels(file.obs, str(file.path), spec.column, spec.control)
-        return _sentence(file, labels, *expression_matrix(file, spec.values))
+    with CellFile(Path(spec.path), spec.gene_names) as file:
+        labels = read_labels(file.obs, str(file.path), spec.column, spec.control, spec.guides)
+        return _sentence(file, labels, *expression_matrix(file, spec.values, spec.layer))
 
 
 def _path(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Path:
@@ -128,41 +130,6 @@ def _path(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Path:
     return built_once(cache_dir, f"perturbseq-{fingerprint}", write) / "cells.h5ad"
 
 
-def _lay_out(spec: PerturbseqData, file: CellFile, labels: Labels, where: str) -> _Layout:
-    assert isinstance(spec.seed, int)
-    if spec.path is None:
-        table = _trajectories(file)
-        test = spec.test_cells / (spec.cells + spec.test_cells)
-    else:
-        table = np.arange(len(file.obs))[:, None]
-        test = TEST_SHARE
-    conditions = labels.conditions[table[:, -1]].tolist()
-    assignment = singles_to_doubles(
-        conditions, spec.seed, validation=spec.validation, test=test, min_cells=spec.min_cells, where=where
-    )
-    rows = np.sort(np.concatenate(list(assignment.splits.values())))
-    if spec.pairs != "true":
-        seen = table[:, -1]
-        is_control = np.asarray(conditions, dtype=object) == CONTROL
-        own = spec.pairs == "none"
-        first = np.arange(len(seen)) if own else draw_controls(is_control, assignment.splits, assignment.ood, spec.seed)
-        table = np.stack([seen[first], seen], axis=1)
-    cells, index = np.unique(table[rows], return_inverse=True)
-    return _Layout(
-        splits={name: np.searchsorted(rows, members) for name, members in assignment.splits.items()},
-        assignment=assignment,
-        index=index.reshape(len(rows), -1).astype(np.int64),
-        conditions=[conditions[row] for row in rows],
-        cells=cells,
-    )
-
-
-def _trajectories(file: CellFile) -> Rows:
-    """(n, T) observations of each simulated cell, in order of time."""
-    order = np.lexsort((file.obs["time"], file.obs["trajectory"]))
-    return order.reshape(file.obs["trajectory"].nunique(), -1)
-
-
 def _multi_hot(assignment: Assignment) -> Tensor:
     """(conditions, p) float32 perturbations of each condition."""
     column = {name: k for k, name in enumerate(assignment.perturbations)}
@@ -170,6 +137,39 @@ def _multi_hot(assignment: Assignment) -> Tensor:
     for row, name in enumerate(assignment.conditions):
         table[row, [column[gene] for gene in members_of(name)]] = 1.0
     return table
+
+
+def _sums(assignment: Assignment, vectors: GeneVectors) -> Tensor:
+    """(conditions, f) float32: of each condition the sum of its members' vectors."""
+    place = {gene: k for k, gene in enumerate(vectors.genes)}
+    table = torch.from_numpy(vectors.values).float()
+    sums = [table[[place[gene] for gene in members_of(name)]].sum(0) for name in assignment.conditions]
+    return torch.stack(sums)
+
+
+def _given_vectors(spec: PerturbseqData) -> GeneVectors | None:
+    """The user's table of vectors, as it is; None where there is none."""
+    named = spec.perturbation_features
+    return None if named in ("onehot", "loadings") else read_vectors(Path(named))
+
+
+def _vectors(
+    spec: PerturbseqData,
+    given: GeneVectors | None,
+    labels: Labels,
+    layout: Layout,
+    expression: Expression,
+    genes: tuple[str, ...],
+) -> GeneVectors | None:
+    """Vectors of genes, as u is made of them; None where u is one-hot."""
+    assert isinstance(spec.seed, int)
+    if spec.perturbation_features == "onehot":
+        return None
+    if given is None:
+        controls = layout.training[labels.conditions[layout.training] == CONTROL]
+        values = expression.values[np.searchsorted(layout.cells, controls)]
+        given = loadings(values, genes, spec.loading_components, spec.seed)
+    return given.standardised(layout.assignment.perturbations)
 
 
 def _order(spec: PerturbseqData, perturbations: tuple[str, ...]) -> list[int]:
@@ -182,7 +182,7 @@ def _targets(spec: PerturbseqData, perturbations: tuple[str, ...]) -> Tensor:
     return design_of(spec).targets[_order(spec, perturbations)]
 
 
-def _truth(spec: PerturbseqData, file: CellFile, layout: _Layout) -> Truth:
+def _truth(spec: PerturbseqData, file: CellFile, layout: Layout) -> Truth:
     assert isinstance(spec.seed, int)
     responsive, invariant = (
         torch.from_numpy(file.obsm(name)[layout.cells].astype(np.float32)) for name in ("responsive", "invariant")
@@ -198,17 +198,18 @@ def _truth(spec: PerturbseqData, file: CellFile, layout: _Layout) -> Truth:
     )
 
 
-def _quality(labels: Labels, layout: _Layout, expression: Expression) -> dict[str, float]:
+def _quality(labels: Labels, layout: Layout, expression: Expression) -> dict[str, float]:
     """Numbers on what was read and what was left out."""
     seen = Counter(layout.assignment.seen.values())
     left_out = np.isin(labels.conditions, list(layout.assignment.excluded))
     return {
-        "control_cells": float(layout.conditions.count(CONTROL)),
+        "control_cells": float(sum(len(own.get(CONTROL, ())) for own in layout.names.values())),
         "conditions_excluded": float(len(layout.assignment.excluded)),
         "cells_excluded": float(np.sum(left_out)),
         "double_seen1_excluded": float(seen[1]),
         "double_seen0_excluded": float(seen[0]),
         "cells_without_counts": float(np.sum(~expression.values.any(axis=1))),
+        **expression.numbers,
     }
 
 

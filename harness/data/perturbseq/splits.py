@@ -1,8 +1,8 @@
-"""Which cells train, validate and test: singles train, doubles are predicted.
+"""Which cells train, validate and test, by the role of their condition.
 
-``singles_to_doubles``: control and single perturbations train, except for a share of each that validates and a share
-that tests; every double is held out, scored by how many of its members were seen as singles. With one-hot
-perturbations nothing is known about an unseen member, so such doubles are excluded by name.
+A condition that trains gives a share of its cells to validation and a share to test; so does control. A condition that
+validates, or is predicted, gives all of them. The roles come from one of the rules of `harness.split_spec`; under
+``singles_to_doubles``, the default, every double is predicted.
 
 The published protocol holds out 96 cells of each of 14 large singles. Here every condition gives the same share, which
 needs no list of genes, works for small files, and also gives held-out control cells to predict from.
@@ -11,16 +11,18 @@ needs no list of genes, works for small files, and also gives held-out control c
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.data.perturbseq.labels import CONTROL, members_of
+from harness.data.perturbseq.split_roles import Roles, roles_of
+from harness.data.perturbseq.time_points import TimePoints
 from harness.data.seeding import derive
 from harness.errors import UserError
+from harness.split_spec import LeaveTimeOut, RuledSplit, SinglesToDoubles
 
 Rows = npt.NDArray[np.int64]
 
@@ -34,12 +36,13 @@ class Assignment:
 
     Attributes
     ----------
-    perturbations : trained singles, sorted.
-    conditions : control, the trained singles, then the predicted doubles.
-    splits : name -> sorted rows: ``train``, ``validation``, ``test`` and the OOD splits.
+    perturbations : genes perturbed in training, sorted.
+    conditions : control, the trained singles, the trained doubles, then all others in use.
+    splits : name -> sorted cells: ``train``, ``validation``, ``test`` and the OOD splits.
     ood : names of the OOD splits that have conditions, e.g. ``double_seen2``.
     excluded : condition -> why its cells are in no split.
     seen : for each excluded double, how many of its members were seen.
+    held_out : of a time course, how many of its last times only test.
     """
 
     perturbations: tuple[str, ...]
@@ -48,101 +51,185 @@ class Assignment:
     ood: tuple[str, ...]
     excluded: dict[str, str]
     seen: dict[str, int]
+    held_out: int = 0
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How the cells of a trained condition are shared out.
+
+    Attributes
+    ----------
+    validation : share of the cells that do not test which only validates.
+    test : share of each trained condition's cells, and of control's, that only tests.
+    min_cells : a condition with fewer cells (of a time course: at one time) is refused.
+    """
+
+    validation: float
+    test: float
+    min_cells: int
 
 
 def singles_to_doubles(
     conditions: Sequence[str], seed: int, *, validation: float, test: float, min_cells: int, where: str
 ) -> Assignment:
-    """Split cells; see the module.
+    """Split cells by the default rule; see `assign`."""
+    return assign(SinglesToDoubles(), conditions, seed, Shares(validation, test, min_cells), where)
+
+
+def assign(
+    split: RuledSplit,
+    conditions: Sequence[str],
+    seed: int,
+    shares: Shares,
+    where: str,
+    *,
+    known: Set[str] | None = None,
+    times: TimePoints | None = None,
+) -> Assignment:
+    """Split cells.
 
     Parameters
     ----------
+    split
+        The rule.
     conditions
         Canonical condition of each cell.
     seed
         The data seed.
-    validation
-        Share of the cells that do not test which only validates.
-    test
-        Share of control's and each single's cells that only tests.
-    min_cells
-        A condition with fewer cells is refused.
+    shares
+        What tests and validates of each trained condition.
     where
         Name of the data, for error messages.
+    known
+        Genes that have a vector; None where perturbations are one-hot.
+    times
+        Of each cell, in a time course.
 
     Raises
     ------
     UserError
-        If there is no single perturbation, too few cells of a condition, or fewer than three control cells.
+        If there is no single perturbation to train on, too few cells of a condition, fewer than three control cells,
+        or nothing can be held out as asked.
     """
-    counts = Counter(conditions)
-    singles = tuple(sorted(name for name in counts if len(members_of(name)) == 1))
-    if not singles:
-        raise UserError(f"{where}: no single perturbation to train on; singles_to_doubles needs some")
-    doubles, excluded, seen = _sort_out(sorted(counts), set(singles))
-    _refuse_small({name: counts[name] for name in (CONTROL, *singles, *doubles)}, min_cells, where)
+    groups = _grouped(conditions, times)
+    names = sorted({name for name, _ in groups})
+    roles = roles_of(split, names, seed, where, known=known, excluded=_torn(groups, names, times, where))
+    held_out = _last_times(split, times, where)
+    _refuse_small(groups, roles, shares.min_cells, times, where)
 
-    of = np.asarray(conditions, dtype=object)
-    parts: dict[str, list[Rows]] = {"train": [], "validation": [], "test": []}
-    for name in (CONTROL, *singles):
-        order = np.random.default_rng(derive(seed, "split", name)).permutation(np.flatnonzero(of == name))
-        tests, validates = _sizes(len(order), test, validation)
-        parts["test"].append(order[:tests])
-        parts["validation"].append(order[tests : tests + validates])
-        parts["train"].append(order[tests + validates :])
-    for name, split in doubles.items():
-        parts.setdefault(split, []).append(np.flatnonzero(of == name))
+    cells: dict[str, list[Rows]] = {"train": [], "validation": [], "test": []}
+    for (name, time), members in groups.items():
+        if name in roles.validating:
+            cells["validation"].append(members)
+        elif name in roles.predicted:
+            cells.setdefault(roles.predicted[name], []).append(members)
+        elif name == CONTROL or name in roles.trained:
+            if times is not None and time >= len(times.points) - held_out:
+                cells["test"].append(members)
+                continue
+            purpose = (name,) if times is None else (name, f"time {times.labels[time]}")
+            order = np.random.default_rng(derive(seed, "split", *purpose)).permutation(members)
+            tests, validates = _sizes(len(order), shares)
+            cells["test"].append(order[:tests])
+            cells["validation"].append(order[tests : tests + validates])
+            cells["train"].append(order[tests + validates :])
+    splits = {name: np.sort(np.concatenate(parts)).astype(np.int64) for name, parts in cells.items()}
+    return assembled(splits, roles, held_out)
+
+
+def assembled(splits: dict[str, Rows], roles: Roles, held_out: int) -> Assignment:
+    """An assignment, its conditions and perturbations in their order."""
+    others = sorted((*roles.validating, *roles.predicted), key=_by_size)
     return Assignment(
-        perturbations=singles,
-        conditions=(CONTROL, *singles, *doubles),
-        splits={name: np.sort(np.concatenate(rows)).astype(np.int64) for name, rows in parts.items()},
-        ood=tuple(sorted(set(doubles.values()), reverse=True)),
-        excluded=excluded,
-        seen=seen,
+        perturbations=tuple(sorted({gene for name in roles.trained for gene in members_of(name)})),
+        conditions=(CONTROL, *sorted(roles.trained, key=_by_size), *others),
+        splits=splits,
+        ood=tuple(sorted(set(roles.predicted.values()), reverse=True)),
+        excluded=roles.excluded,
+        seen=roles.seen,
+        held_out=held_out,
     )
 
 
-def _sort_out(names: list[str], singles: set[str]) -> tuple[dict[str, str], dict[str, str], dict[str, int]]:
-    """Doubles -> their OOD split; conditions that cannot be predicted -> why; and how many members those have seen."""
-    doubles: dict[str, str] = {}
-    excluded: dict[str, str] = {}
-    seen: dict[str, int] = {}
+def _by_size(name: str) -> tuple[int, str]:
+    return len(members_of(name)), name
+
+
+def places(names: npt.NDArray[np.object_]) -> dict[str, Rows]:
+    """Positions, ascending, of each name."""
+    return {name: part for (name, _), part in _grouped(names, None).items()} if len(names) else {}
+
+
+def _grouped(
+    conditions: Sequence[str] | npt.NDArray[np.object_], times: TimePoints | None
+) -> dict[tuple[str, int], Rows]:
+    """Cells, ascending, of each condition (in a time course: at each time)."""
+    names, code = np.unique(np.asarray(conditions, dtype=np.str_), return_inverse=True)
+    points = 1 if times is None else len(times.points)
+    key = code.astype(np.int64) * points + (0 if times is None else times.of_cell)
+    present, start = np.unique(np.sort(key), return_index=True)
+    parts = np.split(np.argsort(key, kind="stable"), start[1:])
+    return {(str(names[k // points]), int(k % points)): part for k, part in zip(present, parts, strict=True)}
+
+
+def _torn(
+    groups: dict[tuple[str, int], Rows], names: Sequence[str], times: TimePoints | None, where: str
+) -> dict[str, str]:
+    """Conditions that a time course lacks cells of at one of its times, the first apart -> why they are left out."""
+    if times is None:
+        return {}
+    found = {}
     for name in names:
-        members = members_of(name)
-        if len(members) < 2:
-            continue
-        unseen = [gene for gene in members if gene not in singles]
-        if len(members) > 2:
-            excluded[name] = f"{len(members)} genes perturbed together; only pairs are predicted"
-        elif unseen:
-            seen[name] = 2 - len(unseen)
-            excluded[name] = (
-                f"double_seen{seen[name]}: {' and '.join(unseen)} not seen as a single, "
-                "and one-hot perturbations say nothing about an unseen gene"
+        absent = [k for k in range(1, len(times.points)) if (name, k) not in groups]
+        if name == CONTROL and (absent or (name, 0) not in groups):
+            time = times.labels[absent[0] if absent else 0]
+            raise UserError(
+                f"{where}: no control cells at time {time}, but a time course needs some at each; leave the cells of "
+                "that time out of the file, or set data.time: none"
             )
-        else:
-            doubles[name] = "double_seen2"
-    return doubles, excluded, seen
+        if absent:
+            found[name] = f"no cells at time {' and '.join(times.labels[k] for k in absent)}"
+    return found
 
 
-def _refuse_small(counts: dict[str, int], min_cells: int, where: str) -> None:
-    small = {name: count for name, count in counts.items() if count < min_cells}
-    if small:
-        name, count = min(small.items(), key=lambda item: item[1])
+def _last_times(split: RuledSplit, times: TimePoints | None, where: str) -> int:
+    """How many of the last times are held out."""
+    if not isinstance(split, LeaveTimeOut):
+        return 0
+    if times is None:
         raise UserError(
-            f"{where}: {len(small)} conditions have fewer than {min_cells} cells (least: {name} with {count}); "
+            f"{where}: data.split is leave_time_out, but the cells have no times; set data.time to the obs column "
+            "that holds them"
+        )
+    return times.last(split.held_out, where)
+
+
+def _refuse_small(
+    groups: dict[tuple[str, int], Rows], roles: Roles, min_cells: int, times: TimePoints | None, where: str
+) -> None:
+    used = {CONTROL, *roles.trained, *roles.validating, *roles.predicted}
+    counts = {key: len(cells) for key, cells in groups.items() if key[0] in used}
+    small = {key: count for key, count in counts.items() if count < min_cells}
+    if small:
+        (name, time), count = min(small.items(), key=lambda item: item[1])
+        at = "" if times is None else f" at time {times.labels[time]}"
+        raise UserError(
+            f"{where}: {len(small)} conditions have fewer than {min_cells} cells (least: {name}{at} with {count}); "
             "lower data.min_cells or give more cells of them"
         )
-    if counts[CONTROL] < 3:
+    fewest = min((count for (name, _), count in counts.items() if name == CONTROL), default=0)
+    if fewest < 3:
+        at = "" if times is None else " at one time"
         raise UserError(
-            f"{where}: {counts[CONTROL]} control cells, but training, validation and test each need one; "
+            f"{where}: {fewest} control cells{at}, but training, validation and test each need one; "
             "give more control cells"
         )
 
 
-def _sizes(cells: int, test: float, validation: float) -> tuple[int, int]:
+def _sizes(cells: int, shares: Shares) -> tuple[int, int]:
     """How many of a condition's cells test and validate; two cells give one to train and one to test."""
-    tests = min(max(1, round(test * cells)), cells - 1)
+    tests = min(max(1, round(shares.test * cells)), cells - 1)
     rest = cells - tests
-    validates = min(max(1, math.floor(validation * rest + 0.5)), rest - 1)
+    validates = min(max(1, math.floor(shares.validation * rest + 0.5)), rest - 1)
     return tests, validates

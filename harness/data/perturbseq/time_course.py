@@ -1,0 +1,150 @@
+"""Time courses of destructive assays: no cell is seen twice, so that rows are put together from cells.
+
+A row of a condition holds one of its cells at each time, all of the row's split: where the condition has no cells of
+its own at the first time, before the perturbation was there, control cells stand in. Which cells stand beside each
+other is drawn at random, or found by optimal transport between each time and the next, a mini-batch at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from sklearn.utils.extmath import randomized_svd
+
+from harness.data.perturbseq.labels import CONTROL
+from harness.data.perturbseq.splits import Assignment, Rows, places
+from harness.data.perturbseq.time_points import TimePoints
+from harness.data.seeding import derive
+
+Matrix = npt.NDArray[np.float32]
+
+#: Principal components in which transport costs are taken; more only adds noise to distances.
+TRANSPORT_COMPONENTS = 20
+#: Rows matched at once; the cost of an exact match grows with the third power of their number.
+TRANSPORT_BATCH = 512
+#: Most training cells the components are found on.
+_FITTED_CELLS = 20_000
+#: Splits of which held-out times are not seen.
+_BLIND = ("train", "validation")
+
+
+def course_rows(
+    assignment: Assignment, conditions: Sequence[str], times: TimePoints, seed: int
+) -> tuple[Rows, dict[str, Rows], list[str]]:
+    """Rows of a time course, paired at random.
+
+    A condition has as many rows in a split as cells at that time after the first at which it has most; cells of other
+    times are repeated as evenly as may be. Held-out times do not count, and in training and validation a row repeats
+    its last seen cell in their place. A condition without a cell in a split at some time has no row there.
+
+    Parameters
+    ----------
+    assignment
+        Splits of the cells.
+    conditions
+        Canonical condition of each cell.
+    times
+        Of each cell.
+    seed
+        The data seed.
+
+    Returns
+    -------
+    table : (n, T) cells of each row.
+    splits : name -> rows.
+    conditions : of each row.
+    """
+    of = np.asarray(conditions, dtype=object)
+    seen = len(times.points) - assignment.held_out
+    parts: list[Rows] = []
+    splits: dict[str, Rows] = {}
+    names: list[str] = []
+    count = 0
+    for split, cells in assignment.splits.items():
+        home = "test" if split in assignment.ood else split
+        starts = assignment.splits[home]
+        starts = starts[(of[starts] == CONTROL) & (times.of_cell[starts] == 0)]
+        begins = count
+        used = seen if split in _BLIND else len(times.points)
+        where = places(of[cells])
+        for name in (one for one in assignment.conditions if one in where):
+            own = cells[where[name]]
+            columns = [own[times.of_cell[own] == k] for k in range(used)]
+            columns[0] = columns[0] if len(columns[0]) else starts
+            if min(map(len, columns)) == 0:
+                continue
+            parts.append(_together(columns, len(times.points), derive(seed, "time course", split, name)))
+            names += [name] * len(parts[-1])
+            count += len(parts[-1])
+        splits[split] = np.arange(begins, count)
+    return np.concatenate(parts), splits, names
+
+
+def _together(columns: list[Rows], times: int, seed: int) -> Rows:
+    """(n, times) rows from the cells of each time, each time in an order of its own."""
+    random = np.random.default_rng(seed)
+    # the first time may be borrowed from control, whose many cells are no reason to repeat all others
+    rows = max(map(len, columns[1:]))
+    table = np.stack([np.resize(random.permutation(cells), rows) for cells in columns], axis=1)
+    return np.concatenate([table, np.repeat(table[:, -1:], times - len(columns), axis=1)], axis=1)
+
+
+def transported(index: Rows, splits: dict[str, Rows], conditions: Sequence[str], low: Matrix, seen: int) -> Rows:
+    """The same cells at each time, but each beside the one it can be reached from at least cost.
+
+    Parameters
+    ----------
+    index : (n, T) cells of each row, paired at random.
+    splits
+        Name -> rows.
+    conditions
+        Of each row.
+    low : (cells, components) where cells lie.
+    seen
+        Times that rows of training and validation have cells of.
+
+    Returns
+    -------
+    (n, T); within a split and condition each column holds the cells it held, in another order. The last one stays.
+
+    Notes
+    -----
+    Exact optimal transport between the empirical distributions of mini-batches, with squared Euclidean costs (as in
+    minibatch OT, Fatras et al. 2020); a mini-batch is of rows that were drawn at random.
+    """
+    of = np.asarray(conditions, dtype=object)
+    result = index.copy()
+    for split, rows in splits.items():
+        last = (seen if split in _BLIND else index.shape[1]) - 1
+        for where in places(of[rows]).values():
+            here = rows[where]
+            for batch in np.array_split(here, -(-len(here) // TRANSPORT_BATCH)):
+                for time in range(last, 0, -1):
+                    before, after = result[batch, time - 1], result[batch, time]
+                    chosen = linear_sum_assignment(cdist(low[after], low[before], "sqeuclidean"))[1]
+                    result[batch, time - 1] = before[chosen]
+    return result
+
+
+def components(values: Matrix, training: Rows, seed: int) -> Matrix:
+    """Where cells lie for transport, (cells, components): principal components of training cells alone.
+
+    Parameters
+    ----------
+    values : (cells, genes)
+    training : positions of the cells that training sees.
+    seed
+        The data seed.
+    """
+    if len(training) > _FITTED_CELLS:
+        random = np.random.default_rng(derive(seed, "cells of transport"))
+        training = np.sort(random.choice(training, _FITTED_CELLS, replace=False))
+    fitted = values[training]
+    count = min(TRANSPORT_COMPONENTS, *fitted.shape)
+    _, _, basis = randomized_svd(fitted - fitted.mean(0), count, random_state=derive(seed, "transport") % 2**32)
+    low: Matrix = (values @ basis.T).astype(np.float32)
+    return low
