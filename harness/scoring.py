@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from torch import Tensor
 from harness.condition_scoring import CONDITIONS, conditions_of_model, conditions_of_truth
 from harness.data.batch import PerturbationData
 from harness.data.seeding import derive
+from harness.evaluation.aggregate import Interval
+from harness.evaluation.baselines import CONTROL, Baselines
 from harness.evaluation.conditions import Verdict
 from harness.evaluation.graph import graph_f1, graph_shd, target_accuracy
 from harness.evaluation.identifiability import identifiability_scores
-from harness.evaluation.prediction import OodResult, evaluate_ood
+from harness.evaluation.prediction import MODEL, OodResult, evaluate_ood
+from harness.evaluation.registry import MAIN, TOP_DE, is_logged, split_half_name
 from harness.evaluation.rotation import rotation_test
 from harness.factor_scoring import has_images, latent_by_latent, published_scores, whole_scores
 from harness.files import write_when_room
@@ -27,6 +31,7 @@ from harness.models.causal_vae import CausalVAE
 from harness.models.discrepancy_vae import DiscrepancyVAE
 from harness.models.supervised import NO_DECODER, Supervised
 from harness.predictor import Predictor
+from harness.split_cells import SplitCells
 from harness.training.loop import Trainer
 from harness.training.second_stage import applies_to, candidate_of
 
@@ -36,19 +41,22 @@ KEPT_LATENTS = 2000
 ROTATIONS = 4
 #: Most training cells of a condition the baselines' means are taken over; bounds memory for images.
 BASELINE_CELLS = 500
+#: Fewest named features that count as genes: with no more, every set of top genes would be nearly all of them.
+FEWEST_GENES = max(TOP_DE.values())
 
 Array = NDArray[np.float64]
 
 
 @dataclass
 class Scored:
-    """Metrics and baselines by their MLflow names, warnings, and ``<condition>_<side>`` -> sentence."""
+    """Metrics and baselines by MLflow names, warnings, ``<condition>_<side>`` -> sentence, OOD split -> scores."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     baselines: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
     conditions: dict[str, str] = field(default_factory=dict)
+    ood: dict[str, OodResult] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -151,7 +159,7 @@ def write_latents(path: Path, data: PerturbationData, latents: Latents, model: L
     }
     structure = {} if model is None else {"graph": model.learned_graph(), "targets": target_scores(model)}
     arrays |= {name: value.detach().float().cpu().numpy() for name, value in structure.items() if value is not None}
-    if "targets" in arrays:
+    if len(arrays.get("targets", ())) == len(data.perturbations):
         arrays["perturbations"] = np.array(data.perturbations)
     if data.truth is not None:
         frames = data.last_frames(rows)
@@ -165,7 +173,9 @@ def write_latents(path: Path, data: PerturbationData, latents: Latents, model: L
     write_when_room(path, buffer.getvalue())
 
 
-def score_ood(model: LatentModel, data: PerturbationData, latents: Latents, cells: int, seed: int) -> Scored:
+def score_ood(
+    model: LatentModel, data: PerturbationData, latents: Latents, cells: int, seed: int, *, cell_noise: str = "none"
+) -> Scored:
     """OOD scores of every held-out split, beside the baselines on the same conditions; of latents too, where known.
 
     The model starts from control cells of the training split: predictions may use what training saw, and nothing of
@@ -179,22 +189,26 @@ def score_ood(model: LatentModel, data: PerturbationData, latents: Latents, cell
         Most cells of a condition.
     seed
         Governs the model's draws and the subsampling of cells.
+    cell_noise
+        What predicted cells have beyond the likelihood's mean; see `harness.predictor`.
     """
     scored = Scored()
     if isinstance(model, Supervised):
         names = {name for split in data.ood for name in data.by_condition(split)} - {"control"}
         return Scored(excluded=dict.fromkeys(sorted(names), NO_DECODER))
-    train = _cells_by_condition(data, "train", BASELINE_CELLS, data.seen)
-    control = train["control"]
-    predictor = Predictor(model, data, seed)
+    train = SplitCells(data, "train", BASELINE_CELLS, data.seen)
+    genes = genes_of(data)
+    baselines = Baselines(train, features=genes, vectors=_vectors(data))
+    predictor = Predictor(model, data, seed, cell_noise)
     for split in data.ood:
         result = evaluate_ood(
-            _cells_by_condition(data, split, cells),
-            train,
-            control,
+            SplitCells(data, split, cells),
+            baselines,
+            train[CONTROL],
             predictor,
             max_cells=cells,
             seed=derive(seed, split),
+            features=genes,
         )
         _collect(scored, split, result)
     for split, result in score_latents(model, data, latents, cells, seed).items():
@@ -267,20 +281,38 @@ def _record(scored: Scored, name: str, true: Verdict | None, learned: Verdict | 
             scored.metrics[f"conditions/{name}/margin_{side}"] = verdict.margin
 
 
+def genes_of(data: PerturbationData) -> tuple[str, ...]:
+    """Names of the features where they are genes; none where they have no names, or are too few to choose among."""
+    return data.feature_names if len(data.feature_names) > FEWEST_GENES else ()
+
+
+def _vectors(data: PerturbationData) -> dict[str, Array] | None:
+    """Vectors of perturbations, seen or not, where the data have such."""
+    if data.perturbation_vectors is None:
+        return None
+    return dict(zip(data.vector_names, data.perturbation_vectors.double().numpy(), strict=True))
+
+
 def _collect(scored: Scored, split: str, result: OodResult) -> None:
-    for name, value in {**result.metrics, **result.floors}.items():
-        scored.metrics[f"ood/{split}/{name}"] = value
+    """Name what is logged of a split's scores; the whole of them is kept for ``ood.csv``."""
+    logged = [name for name in result.metrics if is_logged(name)]
+    for name in logged:
+        scored.metrics[f"ood/{split}/{name}"] = result.metrics[name]
+        floor = split_half_name(name)
+        if floor in result.floors:
+            scored.metrics[f"ood/{split}/{floor}"] = result.floors[floor]
+    _collect_intervals(scored.metrics, f"ood/{split}", result.intervals.get(MODEL, {}))
     for baseline, metrics in result.baselines.items():
-        for name, value in metrics.items():
-            scored.baselines[f"baseline/{baseline}/ood/{split}/{name}"] = value
+        under = f"baseline/{baseline}/ood/{split}"
+        scored.baselines |= {f"{under}/{name}": metrics[name] for name in logged if name in metrics}
+        _collect_intervals(scored.baselines, under, result.intervals.get(baseline, {}))
     scored.warnings += [f"{split}: {sentence}" for sentence in result.warnings]
     scored.excluded |= result.excluded
+    scored.ood[split] = result
 
 
-def _cells_by_condition(data: PerturbationData, split: str, most: int, seen: int | None = None) -> dict[str, Array]:
-    """Last (of the first ``seen``) frames of a split's rows, flattened, by condition; at most ``most`` of each."""
-    cells = {}
-    for name, rows in data.by_condition(split).items():
-        frames = data.frames[data.index[rows[:most], :seen][:, -1]]
-        cells[name] = data.as_float(frames).flatten(1).double().numpy()
-    return cells
+def _collect_intervals(metrics: dict[str, float], under: str, intervals: Mapping[str, Interval]) -> None:
+    """Ends of the main metrics' bootstrap intervals over conditions."""
+    for name in MAIN:
+        if name in intervals:
+            metrics[f"{under}/{name}_low"], metrics[f"{under}/{name}_high"] = intervals[name]

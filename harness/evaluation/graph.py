@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.evaluation.scores import Mask, as_matrix
+from harness.evaluation.scores import Array, Mask, as_matrix
 
 #: Published for the learned graph (Jiang et al. 2026, arXiv 2605.19343).
 EDGE = 0.25
@@ -55,8 +55,8 @@ def graph_f1(
     ValueError
         Shapes or assignment that do not fit.
     """
-    true_edges = _edges(true, true_scale, threshold)
-    found = _renamed(_edges(learned, learned_scale, threshold), len(true_edges), assignment)
+    true_edges = edges(true, true_scale, threshold)
+    found = _renamed(edges(learned, learned_scale, threshold), len(true_edges), assignment)
     hits = int((found & true_edges).sum())
     total = int(found.sum()) + int(true_edges.sum())
     return 2.0 * hits / total if total else 1.0
@@ -91,8 +91,8 @@ def graph_shd(
     -----
     Tsamardinos, Brown & Aliferis 2006, on directed graphs. A latent's weight on itself is no edge.
     """
-    true_edges = _edges(true, true_scale, threshold)
-    found = _renamed(_edges(learned, learned_scale, threshold), len(true_edges), assignment)
+    true_edges = edges(true, true_scale, threshold)
+    found = _renamed(edges(learned, learned_scale, threshold), len(true_edges), assignment)
     differs = found != true_edges
     return int(np.triu(differs | differs.T, k=1).sum())
 
@@ -149,15 +149,36 @@ def _match(assignment: Sequence[int], true_latents: int, learned_latents: int) -
     return match
 
 
-def _edges(weights: ArrayLike, scale: ArrayLike | None, threshold: float) -> Mask:
-    """(d, d) bool: |weight|, largest over environments, at or above the threshold."""
+def in_sds(weights: ArrayLike, scale: ArrayLike | None) -> Array:
+    """Weights (..., d, d) in sds of their latents: the change of latent k, in sds, that one sd of latent l brings.
+
+    Parameters
+    ----------
+    weights
+        Row k the weights into latent k.
+    scale
+        (d,) sd of the latents, or None to leave weights as they are. Nothing acts on a latent that does not vary.
+    """
+    array = np.asarray(weights, dtype=np.float64)
+    if scale is None:
+        return array
+    spread = np.asarray(scale, dtype=np.float64)
+    scaled: Array = array * spread[None, :] / np.where(spread > 0, spread, np.inf)[:, None]
+    return scaled
+
+
+def edges(weights: ArrayLike, scale: ArrayLike | None, threshold: float = EDGE) -> Mask:
+    """(d, d) bool: |weight|, in sds where there is a ``scale``, largest over environments, at or above the threshold.
+
+    Raises
+    ------
+    ValueError
+        If the weights are no graph.
+    """
     array = np.abs(np.asarray(weights, dtype=np.float64))
     if array.ndim == 3:
         array = array.max(axis=0)
     if array.ndim != 2 or array.shape[0] != array.shape[1]:
         raise ValueError(f"a graph must be (d, d) or (environments, d, d), got shape {np.shape(weights)}")
-    if scale is not None:
-        spread = np.asarray(scale, dtype=np.float64)
-        array = array * spread[None, :] / np.where(spread > 0, spread, np.inf)[:, None]
-    edges: Mask = array >= threshold
-    return edges
+    found: Mask = in_sds(array, scale) >= threshold
+    return found

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 
@@ -201,6 +201,32 @@ def mcc(learned: ArrayLike, true: ArrayLike, *, periodic: Sequence[bool] = (), s
     if len(circular) != theirs.shape[1]:
         raise ValueError(f"{len(circular)} periodic flags for {theirs.shape[1]} true latents")
     return float(_Matching(ours, theirs, circular, random_halves(len(theirs), seed)).total / theirs.shape[1])
+
+
+def match_latents(learned: ArrayLike, true: ArrayLike, *, seed: int = 0) -> tuple[NDArray[np.int64], Array]:
+    """Which learned latent stands for each true one, as `mcc` matches them on one half of the cells, and its sign.
+
+    Parameters
+    ----------
+    learned, true, seed
+        As in ``mcc``; none is an angle.
+
+    Returns
+    -------
+    assignment : (d,) int64 learned latent of each true one, −1 for none.
+    sign : (d,) sign of their correlation on that half; 1 where there is none.
+
+    Raises
+    ------
+    NonFiniteError, ValueError
+        As ``identifiability_scores``.
+    """
+    ours, theirs = as_matrix(learned, "learned latents"), as_matrix(true, "true latents")
+    _check_rows(ours, theirs)
+    halves = random_halves(len(theirs), seed)
+    match = np.array(_Matching(ours, theirs, np.zeros(theirs.shape[1], dtype=bool), halves).assignment)
+    together = (_unit(theirs[halves[0]]) * _unit(ours[halves[0]])[:, match]).sum(axis=0)
+    return match, np.where((match >= 0) & (together < 0), -1.0, 1.0)
 
 
 class _Matching:

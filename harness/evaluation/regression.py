@@ -25,7 +25,10 @@ def squared_distances(a: Array, b: Array) -> Array:
     """
     centre = b.mean(axis=0)  # keeps the cancellation below small when the data lie far from the origin
     a, b = a - centre, b - centre
-    squares: Array = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2.0 * (a @ b.T)
+    squares: Array = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :]
+    products = a @ b.T
+    products *= 2.0
+    squares -= products
     np.maximum(squares, 0.0, out=squares)
     return squares
 

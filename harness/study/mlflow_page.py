@@ -8,13 +8,16 @@ chooses columns and order.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+
+from harness.evaluation.registry import direction_of
 
 VIEW = "scores"
 #: Tag of an experiment in which MLflow's page looks for the view of this name.
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
 _IDENTIFIABILITY = ("mcc", "mcc_untrained", "r2_responsive", "r2_invariant")
+_LOSS = "validation/loss"
 _OOD = ("rmse_relative", "r2", "pearson_delta")
 #: Pixels of the columns that every view has, by the page's own names for them.
 _FIRST_COLUMNS = {"attributes.`Run Name`": 320, "runDateAndNestInfo": 140}
@@ -32,7 +35,7 @@ def score_columns(metrics: Iterable[str]) -> list[str]:
     wanted = [f"identifiability/{name}" for name in _IDENTIFIABILITY]
     splits = sorted({name.split("/")[1] for name in known if name.startswith("ood/")})
     wanted += [f"ood/{split}/{name}" for split in splits for name in _OOD]
-    return [name for name in [*wanted, "validation/loss"] if name in known]
+    return [name for name in [*wanted, _LOSS] if name in known]
 
 
 def score_view(metrics: Iterable[str]) -> str | None:
@@ -55,7 +58,7 @@ def score_view(metrics: Iterable[str]) -> str | None:
         "columnWidths": widths,
         # any order but the default lists trials on their own instead of folded into their launch
         "orderByKey": _quoted(first),
-        "orderByAsc": _smaller_is_better(first.split("/")),
+        "orderByAsc": first == _LOSS or direction_of(first) == "minimize",
     }
     return json.dumps(state)
 
@@ -78,7 +81,3 @@ def runs_address(server: str, experiment_id: str, *, view: bool) -> str:
 
 def _quoted(metric: str) -> str:
     return f"metrics.`{metric}`"
-
-
-def _smaller_is_better(name: Sequence[str]) -> bool:
-    return name[-1] in {"loss", "rmse_relative"}

@@ -9,10 +9,12 @@ from harness.study.expectation import ORACLES, Expectation
 from harness.study.records import FINISHED, Record, Records
 from harness.study.tables import (
     FLOOR,
+    GRAPH_STABILITY,
     MCC,
     MCC_ACROSS_SEEDS,
     NOT_ABOVE_UNTRAINED,
     NOT_BETTER_THAN_BASELINE,
+    TARGET_STABILITY,
     WARNED,
     Table,
     model_text,
@@ -63,6 +65,7 @@ def notes(
     lines += _unfinished_notes(records, most)
     lines += _warning_notes(records, most)
     lines += _excluded_notes(records, most)
+    lines += _transport_note(records)
     return lines + _not_finite_notes(records)
 
 
@@ -77,6 +80,14 @@ def _interval_note(records: Records) -> str:
         f"Each score: mean ± half-width of the 95 % t-interval over seeds {seeds}; "
         f"one without ± rests on a single value.{baselines}"
     )
+
+
+def _transport_note(records: Records) -> list[str]:
+    """That a metric lacks its package, where other metrics of its trials are there that are taken beside it."""
+    ranks = [name.removesuffix("perturbation_rank") for name in records.metrics if name.endswith("/perturbation_rank")]
+    if not ranks or any(f"{under}wasserstein" in records.metrics for under in ranks):
+        return []
+    return ["No wasserstein: it needs POT, which was not installed where the trials ran (pip install pot)."]
 
 
 def _mark_notes(made: Sequence[Table], records: Records) -> list[str]:
@@ -97,6 +108,11 @@ def _mark_notes(made: Sequence[Table], records: Records) -> list[str]:
         lines.append(
             "MCC between seeds: how far the responsive latents of two seeds agree on the same test cells, mean over "
             "pairs; seeds may agree on latents that are not the true ones."
+        )
+    if any(column.metric in (GRAPH_STABILITY, TARGET_STABILITY) for table in made for column in table.columns):
+        lines.append(
+            "Graph and targets between seeds: F1 of one seed's edges against another's, and the share of perturbations "
+            "with the same targets, latents renamed by their match; by chance: the same under a random renaming."
         )
     if any(row.labels[0] == FLOOR for table in made for row in table.rows):
         lines.append(

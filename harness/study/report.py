@@ -20,6 +20,7 @@ from harness.study.page import Picture, page
 from harness.study.plan import Plan, PlannedTrial, Point
 from harness.study.records import AxisValue, Record, Records
 from harness.study.spec import ObjectiveSpec, StudySpec
+from harness.study.stability_tables import stability_tables
 from harness.study.statistics import Estimate
 from harness.study.tables import (
     MCC_ACROSS_SEEDS,
@@ -27,6 +28,7 @@ from harness.study.tables import (
     axis_title,
     latent_tables,
     model_text,
+    ood_tables,
     tables,
     trial_text,
     without,
@@ -50,6 +52,7 @@ class Report:
     agreements : how far the seeds of each cell agree, where they can be compared.
     verdicts : whether the study's prediction and what was measured agree, cell by cell.
     axis : the PNG of the scores over the axis of the prediction; None without one.
+    best : id of the finished trial of each model that is best by the objective.
     """
 
     text: str
@@ -58,6 +61,7 @@ class Report:
     agreements: tuple[Agreement, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     axis: Path | None = None
+    best: tuple[str, ...] = ()
 
 
 def write_report(
@@ -107,7 +111,7 @@ def write_report(
     if study.search is not None or len(records.cells) > MANY_CELLS:
         shown = _first_cells(ranked(records, study.objective[0]), MOST_CELLS)
     every_score, wide, narrow = tables(shown, detailed=True), tables(shown), tables(shown, combined=False)
-    whole = [*every_score, *latent_tables(shown)]
+    whole = [*every_score, *ood_tables(shown), *latent_tables(shown)]
     expectation = expectation_of(study)
     judged = () if expectation is None else tuple(verdicts(records, expectation))
     cells = {record.cell for record in shown}
@@ -134,6 +138,7 @@ def write_report(
         out / "trials.csv": trials_csv(records),
         out / "table.md": markdown(heading, [*whole, *verdict], every),
     }
+    written |= {out / name: content for name, content in stability_tables(agreed).items()}
     if judged:
         written[out / "verdicts.csv"] = verdicts_csv(judged)
     for path, content in written.items():
@@ -148,7 +153,8 @@ def write_report(
     text = terminal([heading, _counts(records)], layouts, footnotes(wide, MOST_NAMES), width=width, colour=colour)
     map_path = next((one.path for one in pictures if one.path.name == "heatmap.png"), None)
     files = (out / "index.html", *written, *(one.path for one in pictures))
-    return Report(text, map_path, files, agreed, judged, drawn)
+    best = tuple(record.trial_id for record in best_trials(records, study.objective[0]).values())
+    return Report(text, map_path, files, agreed, judged, drawn, best)
 
 
 # ---------------------------------------------------------------------------------------------- records
@@ -166,7 +172,7 @@ def read_records(folder: StudyFolder, points: Iterable[Point], agreed: Iterable[
     agreed
         Agreement between the seeds of a cell, for those that have it.
     """
-    of_cell = {one.cell: {MCC_ACROSS_SEEDS: one.value} for one in agreed}
+    of_cell = {one.cell: one.scores for one in agreed}
     return Records(
         _record(folder.trial(trial.trial_id), point, trial, of_cell.get(point.cell, {}))
         for point in points

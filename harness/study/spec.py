@@ -16,9 +16,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
 
 from harness.data_spec import AnyDataSpec
+from harness.evaluation.registry import direction_of
 from harness.model_spec import AnyModelSpec
 from harness.spec_part import Part
-from harness.trial_spec import EvaluateSpec, TrainSpec
+from harness.trial_spec import PREDICTED_METRICS, EvaluateSpec, TrainSpec
 
 Scalar = bool | int | float | str | None
 
@@ -29,6 +30,7 @@ RESERVED_NAMES = ("cache", "mlartifacts", "mlruns")
 MOST_SEEDS = 10_000
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_BETTER = {"minimize": "smaller it is", "maximize": "larger it is"}
 _ORACLE_METRICS = ("identifiability/", "ood/", "conditions/")
 
 
@@ -57,6 +59,9 @@ class ObjectiveSpec(Part):
                 f"metric {self.metric!r} looks at truth or test cells; use validation/loss, "
                 "or say oracle: true to mark the study as selected by an oracle"
             )
+        known = direction_of(self.metric)
+        if known is not None and known != self.direction:
+            raise ValueError(f"{self.metric} is the better the {_BETTER[known]}; say direction: {known}")
         return self
 
 
@@ -313,6 +318,17 @@ class StudySpec(Part):
         if isinstance(search, dict) and "sampler" not in search and isinstance(objective, list) and len(objective) > 1:
             return {**value, "search": {**search, "sampler": "nsga2"}}
         return value
+
+    @model_validator(mode="after")
+    def _what_is_selected_on_is_measured(self) -> StudySpec:
+        swept = "train.monitor" in self.grid or (self.search is not None and "train.monitor" in self.search.space)
+        for objective in self.objective:
+            if objective.metric in PREDICTED_METRICS and self.train.monitor not in PREDICTED_METRICS and not swept:
+                raise ValueError(
+                    f"objective {objective.metric} is only measured where training goes by it; "
+                    f"set train.monitor: {objective.metric}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _pruner_has_one_curve(self) -> StudySpec:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from harness.evaluation.registry import MAIN, direction_of
 from harness.study.records import AxisValue, Record, Records
 from harness.study.statistics import Direction, Estimate, above_untrained, better
 
 MCC = "identifiability/mcc"
 MCC_ACROSS_SEEDS = f"{MCC}_across_seeds"
+GRAPH_STABILITY, TARGET_STABILITY = "identifiability/graph_stability", "identifiability/target_stability"
 MISSING = "-"
 NOT_ABOVE_UNTRAINED = "†"
 NOT_BETTER_THAN_BASELINE = "‡"
@@ -66,6 +69,10 @@ DETAILS = (
     Column("identifiability/graph_shd", "graph SHD", "lower", 1),
     Column("identifiability/target_accuracy", "target accuracy", "higher"),
     Column("identifiability/restart_agreement", "restart agreement"),
+    Column(GRAPH_STABILITY, "graph between seeds"),
+    Column(f"{GRAPH_STABILITY}_chance", "graph by chance"),
+    Column(TARGET_STABILITY, "targets between seeds"),
+    Column(f"{TARGET_STABILITY}_chance", "targets by chance"),
 )
 #: Scores of images beside those: of the object's class, and of all learned latents together.
 OF_IMAGES = (
@@ -79,20 +86,42 @@ OF_IMAGES = (
     Column("identifiability/citris/spearman_diagonal", "Spearman diagonal", "higher"),
     Column("identifiability/citris/spearman_off_diagonal", "Spearman off diagonal", "lower"),
 )
+
+
+def _ood_column(metric: str, title: str, decimals: int | None = 2) -> Column:
+    """A metric of the registry, which says which way is better."""
+    direction = direction_of(f"ood/any/{metric}")
+    return Column(metric, title, None if direction is None else _WORDED[direction], decimals)
+
+
+_WORDED: dict[str, Direction] = {"minimize": "lower", "maximize": "higher"}
 OOD = (
-    Column("rmse_relative", "RMSE rel.", "lower", 3),
-    Column("rmse_relative_mean", "RMSE rel. of mean", "lower", 3),
-    Column("pearson_delta", "Pearson Δ", "higher"),
-    Column("r2", "R² of mean", "higher"),
-    Column("energy_distance", "energy dist.", "lower", None),
-    Column("latent_rmse", "latents' RMSE", "lower"),
+    _ood_column("rmse_relative", "RMSE rel.", 3),
+    _ood_column("rmse_relative_mean", "RMSE rel. of mean", 3),
+    _ood_column("pearson_delta", "Pearson Δ"),
+    _ood_column("r2", "R² of mean"),
+    _ood_column("energy_distance", "energy dist.", None),
+    _ood_column("latent_rmse", "latents' RMSE"),
+)
+#: Scores on gene sets, of genes and of conditions, where there is room.
+OOD_DETAILS = (
+    _ood_column("rmse_relative_mean_top20de", "RMSE rel. of mean, top 20 DE", 3),
+    _ood_column("pearson_delta_top20de", "Pearson Δ, top 20 DE"),
+    _ood_column("pearson_delta_top50de", "top 50 DE"),
+    _ood_column("pearson_delta_top1000", "1,000 expressed"),
+    _ood_column("energy_distance_top20de", "energy dist., top 20 DE", None),
+    _ood_column("wasserstein", "Wasserstein", None),
+    _ood_column("de_auroc", "AUROC of DE genes"),
+    _ood_column("direction_accuracy", "direction of DE genes"),
+    _ood_column("perturbation_rank", "nearest is right"),
+    _ood_column("perturbation_rank_normalised", "rank of the right one"),
 )
 VALIDATION = Column("validation/loss", "validation loss", "lower", None)
 
 
-def ood_columns(split: str) -> tuple[Column, ...]:
+def ood_columns(split: str, columns: Sequence[Column] = OOD) -> tuple[Column, ...]:
     """The OOD columns of one split."""
-    return tuple(replace(column, metric=f"ood/{split}/{column.metric}") for column in OOD)
+    return tuple(replace(column, metric=f"ood/{split}/{column.metric}") for column in columns)
 
 
 @dataclass(frozen=True)
@@ -114,12 +143,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table: ``heads`` name the label columns, ``columns`` the scores."""
+    """A titled table: ``heads`` name the label columns, ``columns`` the scores; ``ends``: ``mean [low, high]``."""
 
     title: str
     heads: tuple[str, ...]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    ends: bool = False
 
     @property
     def marks(self) -> set[str]:
@@ -134,7 +164,7 @@ class Table:
     def _text(self, row: Row, index: int) -> str:
         if row.baseline and not self.columns[index].metric.startswith("ood/"):
             return ""  # a baseline has no latents: nothing is missing
-        return score_text(row.scores[index], self._decimals(index))
+        return (ends_text if self.ends else score_text)(row.scores[index], self._decimals(index))
 
     def _decimals(self, index: int) -> int:
         fixed = self.columns[index].decimals
@@ -160,6 +190,17 @@ def score_text(score: Score, decimals: int) -> str:
     spread = "" if value.half_width is None else f" ± {value.half_width:.{decimals}f}"
     mean = round(value.mean, decimals) + 0.0  # + 0.0: what rounds to zero must not read as -0.00
     return f"{mean:.{decimals}f}{spread}{score.mark}"
+
+
+def ends_text(score: Score, decimals: int) -> str:
+    """``0.45 [0.41, 0.48]``; ``-`` for none."""
+    value = score.estimate
+    if value is None or value.low is None or value.high is None:
+        return MISSING
+    mean, low, high = (
+        f"{round(number, decimals) + 0.0:.{decimals}f}" for number in (value.mean, value.low, value.high)
+    )
+    return f"{mean} [{low}, {high}]"
 
 
 def axis_text(value: AxisValue) -> str:
@@ -249,6 +290,55 @@ def latent_tables(records: Records) -> list[Table]:
     return [_table(_with_any(records, columns), title, columns) for title, columns in made if columns]
 
 
+def ood_tables(records: Records) -> list[Table]:
+    """Tables of prediction for where there is room: gene sets, genes and ranks; and what the means rest on.
+
+    Parameters
+    ----------
+    records
+        All of the study's records, unfinished ones included.
+
+    Returns
+    -------
+    list of Table
+        For each split those with a score. The second kind has the bootstrap interval over conditions of each main
+        metric, its ends averaged over seeds.
+    """
+    made = []
+    for split in records.splits:
+        columns = tuple(c for c in ood_columns(split, OOD_DETAILS) if records.estimate(c.metric))
+        if columns:
+            made.append(_table(records, f"Prediction of {_split_title(split)}: genes and ranks", columns))
+        main = [column for column in OOD if column.metric in MAIN]
+        columns = tuple(c for c in ood_columns(split, main) if records.estimate(f"{c.metric}_low"))
+        if columns:
+            title = f"Prediction of {_split_title(split)}: means over conditions with bootstrap 95 % intervals"
+            made.append(_over_conditions(records, title, columns))
+    return made
+
+
+def _over_conditions(records: Records, title: str, columns: tuple[Column, ...]) -> Table:
+    """Rows as in the other tables, their scores with the ends of the intervals over conditions."""
+    table = _table(records, title, columns)
+    rows = [
+        replace(row, scores=tuple(_with_ends(cell.estimate, column.metric) for column in columns))
+        for row, cell in zip(table.rows, records.cells.values(), strict=False)
+    ]
+    groups = records.finished.by_data.values()
+    known = [(group, name) for group in groups for name in group.baseline_names]
+    for group, name in known:
+        scores = tuple(_with_ends(partial(group.baseline, name), column.metric) for column in columns)
+        rows.append(Row((name.replace("_", " "), *_baseline_axes(group, records), ""), scores, baseline=True))
+    return replace(table, rows=tuple(rows), ends=True)
+
+
+def _with_ends(estimate_of: Callable[[str], Estimate | None], metric: str) -> Score:
+    mean, low, high = (estimate_of(name) for name in (metric, f"{metric}_low", f"{metric}_high"))
+    if mean is None or low is None or high is None:
+        return Score(None)
+    return Score(Estimate(mean.mean, low.mean, high.mean, mean.n))
+
+
 def _with_any(records: Records, columns: Sequence[Column]) -> Records:
     """Records of those cells that have one of the scores, or none finished yet."""
     metrics = {column.metric for column in columns}
@@ -333,8 +423,7 @@ def cell_mark(cell: Records, peers: Records, column: Column) -> str:
 def _baseline_rows(records: Records, columns: Sequence[Column]) -> list[Row]:
     rows = []
     for group in records.finished.by_data.values():
-        shared = next(iter(group)).data_axes
-        axes = tuple(axis_text(shared[axis]) if axis in shared else "" for axis in records.axes)
+        axes = _baseline_axes(group, records)
         made = [
             (name.replace("_", " "), [group.baseline(name, c.metric) for c in columns]) for name in group.baseline_names
         ]
@@ -343,3 +432,9 @@ def _baseline_rows(records: Records, columns: Sequence[Column]) -> list[Row]:
             if any(values):
                 rows.append(Row((name, *axes, ""), tuple(map(Score, values)), baseline=True))
     return rows
+
+
+def _baseline_axes(group: Records, records: Records) -> tuple[str, ...]:
+    """A baseline's labels under the axes: it has those of its data alone."""
+    shared = next(iter(group)).data_axes
+    return tuple(axis_text(shared[axis]) if axis in shared else "" for axis in records.axes)

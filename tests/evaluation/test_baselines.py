@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
 from harness.evaluation.baselines import BASELINES, Baselines, CannotPredict
+from harness.evaluation.ridge import Ridge
 from harness.evaluation.scores import NonFiniteError
 
 
@@ -55,3 +57,70 @@ def test_refusals(train):
         Baselines(train | {"B": np.zeros((0, 2))})
     with pytest.raises(NonFiniteError, match="training cells of A"):
         Baselines(train | {"A": np.array([[np.nan, 0.0]])})
+
+
+def additive_world(conditions, genes=30, seed=0):
+    """Exact cells (one each) of conditions whose members' effects add up, and the effects."""
+    random = np.random.default_rng(seed)
+    members = sorted({m for c in conditions for m in c.split("+")})
+    effects = {m: random.normal(size=genes) for m in members}
+    control = random.normal(size=(1, genes))
+    cells = {c: control + sum(effects[m] for m in c.split("+")) for c in conditions}
+    return {"control": control, **cells}, effects
+
+
+def test_two_hot_ridge_of_singles_is_all_but_additive():
+    train, effects = additive_world(["A", "B", "C"])
+    baselines = Baselines(train)
+    np.testing.assert_allclose(baselines.shift("linear", "A+B"), effects["A"] + effects["B"], rtol=1e-3)
+    assert baselines.embedding_of("A+B") == "one-hot"
+
+
+def test_linear_learns_a_member_that_was_seen_in_pairs_alone():
+    train, effects = additive_world(["A", "B", "C", "A+D", "B+D", "C+D"])
+    baselines = Baselines(train)
+    with pytest.raises(CannotPredict):
+        baselines.shift("additive", "D")
+    np.testing.assert_allclose(baselines.shift("linear", "D"), effects["D"], rtol=1e-2, atol=1e-2)
+
+
+def test_linear_from_given_vectors_predicts_what_was_never_seen():
+    random = np.random.default_rng(1)
+    vectors = {f"p{k}": random.normal(size=3) for k in range(20)}
+    weights = random.normal(size=(3, 40))
+    control = random.normal(size=(1, 40))
+    cells = {name: control + 0.5 + vector @ weights for name, vector in vectors.items() if name != "p19"}
+    baselines = Baselines({"control": control, **cells}, vectors=vectors)
+    np.testing.assert_allclose(baselines.shift("linear", "p19"), 0.5 + vectors["p19"] @ weights, atol=0.01)
+    assert baselines.embedding_of("p19") == "given vectors"
+    closest = min(list(vectors)[:-1], key=lambda name: np.linalg.norm(vectors[name] - vectors["p19"]))
+    np.testing.assert_allclose(baselines.shift("nearest", "p19"), baselines.effects[closest])
+    with pytest.raises(CannotPredict, match="no training cells of q, which has no vector either"):
+        baselines.shift("linear", "q")
+
+
+def test_gene_loadings_are_those_of_sklearn_and_carry_over_to_unseen_genes():
+    random = np.random.default_rng(2)
+    names = [f"g{k}" for k in range(25)]
+    control = random.normal(size=(1, 25))
+    cells = {name: control + random.normal(size=25) for name in names[:12]}
+    baselines = Baselines({"control": control, **cells}, features=names)
+    fitted = PCA(10).fit(np.concatenate([control, *cells.values()]))
+    loadings = (fitted.components_ * fitted.singular_values_[:, None]).T
+    distances = np.linalg.norm(loadings[:12] - loadings[20], axis=1)
+    np.testing.assert_allclose(baselines.shift("nearest", "g20"), baselines.effects[names[int(distances.argmin())]])
+    assert baselines.embedding_of("g20") == "gene loadings"
+    fit = Ridge(loadings[:12], np.concatenate(list(cells.values())) - control, intercept=True)
+    np.testing.assert_allclose(baselines.shift("linear", "g20"), fit(loadings[20]), rtol=1e-6)
+    assert baselines.embedding_of("g20+other") == "one-hot"
+    with pytest.raises(CannotPredict, match="other, which is no measured gene either"):
+        baselines.shift("nearest", "other")
+
+
+def test_nearest_prefers_shared_members_and_itself():
+    train, _ = additive_world(["A", "B", "C", "A+C"])
+    baselines = Baselines(train)
+    both = 0.5 * (baselines.effects["A"] + baselines.effects["B"])
+    np.testing.assert_allclose(baselines.shift("nearest", "A+B"), both)
+    np.testing.assert_allclose(baselines.shift("nearest", "A"), baselines.effects["A"])
+    np.testing.assert_allclose(baselines.shift("nearest", "C+A"), (train["A+C"] - train["control"])[0])

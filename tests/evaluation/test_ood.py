@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
-from sklearn.metrics import r2_score
+from sklearn.metrics import r2_score, roc_auc_score
 
-from harness.evaluation.ood import BANDWIDTHS, METRICS, Reference, aggregate, bootstrap_interval, score_condition
+from harness.evaluation.clouds import BANDWIDTHS
+from harness.evaluation.ood import Reference, measures_of, score_condition
+from harness.evaluation.registry import METRICS, split_half_name
 from harness.evaluation.scores import NonFiniteError
 
 
@@ -108,8 +111,8 @@ def test_perfect_bulk_prediction_reaches_best():
         assert found[name] == pytest.approx(METRICS[name].best, abs=1e-9)
     mean = true.mean(axis=0, keepdims=True)
     point = score_condition(mean, mean, true + np.arange(4), seed=0).values  # a point mass predicted by itself
-    for name, metric in METRICS.items():
-        assert point[name] == pytest.approx(metric.best, abs=1e-6)
+    for name in measures_of(genes=False):
+        assert point[name] == pytest.approx(METRICS[name].best, abs=1e-6)
 
 
 def test_no_predicted_change_is_zero_with_a_warning(cells):
@@ -133,7 +136,7 @@ def test_degenerate_cells_give_numbers():
 def test_floor_is_a_score_between_halves(cells):
     _, true, control = cells
     floor = Reference(true, control, seed=0).floor().values
-    assert set(floor) == {m.floor_name for m in METRICS.values()}
+    assert set(floor) == {split_half_name(name) for name in measures_of(genes=False)}
     assert floor["rmse_relative_floor"] > floor["rmse_relative_mean_floor"] > 0
     rng = np.random.default_rng(4)
     big = rng.normal(3.0, 1.0, (1000, 5)) + np.arange(5)
@@ -156,25 +159,105 @@ def test_nan_and_misfits_are_refused_by_name(cells):
         score_condition(predicted, true[:0], control, seed=0)
 
 
-def test_registry_states_direction_best_and_definition():
-    for name, metric in METRICS.items():
-        assert metric.name == name
-        assert metric.best == (0.0 if metric.direction == "minimize" else 1.0)
-        assert len(metric.doc) > 20
+def expressed(seed, cells, shift):
+    """Cells of 80 genes around means from 0 to 4, never below 0."""
+    random = np.random.default_rng(seed)
+    return np.maximum(random.normal(size=(cells, 80)) + np.linspace(0, 4, 80) + shift, 0.0)
 
 
-def test_aggregate_means_over_conditions_and_names_what_it_leaves_out():
-    found = aggregate({"A": {"r2": 0.5, "l2": 1.0}, "B": {"r2": 1.5, "l2": float("nan")}})
-    assert found.values == {"r2": 1.0, "l2": 1.0}
-    assert found.warnings == ("l2 of B is nan and left out of the mean",)
-    assert aggregate({}).values == {}
+@pytest.fixture
+def genes():
+    shift = np.zeros(80)
+    shift[::4] = np.linspace(-2.0, 2.0, 20)
+    return expressed(1, 30, 0.8 * shift), expressed(2, 40, shift), expressed(3, 50, 0.0)
 
 
-def test_bootstrap_interval_approaches_the_normal_one():
-    values = np.random.default_rng(5).normal(2.0, 1.0, 400)
-    low, high = bootstrap_interval(values, seed=0)
-    half = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - half, abs=0.02)
-    assert high == pytest.approx(values.mean() + half, abs=0.02)
-    assert bootstrap_interval([1.0], seed=0) is None
-    assert bootstrap_interval([1.0, 1.0], seed=0) == (1.0, 1.0)
+def test_scores_on_a_gene_set_are_those_of_these_genes_alone(genes):
+    predicted, true, control = genes
+    found = score_condition(predicted, true, control, seed=5, genes=True).values
+    t = stats.ttest_ind(true, control, equal_var=False).statistic
+    for count in (20, 50):
+        top = np.sort(np.argsort(-np.abs(t))[:count])
+        alone = score_condition(predicted[:, top], true[:, top], control[:, top], seed=5).values
+        for name in set(alone) - {"wasserstein"}:
+            assert found[f"{name}_top{count}de"] == pytest.approx(alone[name]), name
+    assert "wasserstein_top20de" not in found
+
+
+def test_fewer_than_a_thousand_genes_are_all_of_them(genes):
+    found = score_condition(*genes, seed=5, genes=True).values
+    for name in measures_of(genes=True):
+        if "top1000" in METRICS[name].sets:
+            assert found[f"{name}_top1000"] == found[name]
+
+
+def test_the_thousand_most_expressed_are_chosen_among_control_cells():
+    random = np.random.default_rng(0)
+    predicted, true, control = (np.abs(random.normal(size=(n, 1200)) + 0.3) for n in (8, 9, 10))
+    top = np.sort(np.argsort(-control.mean(axis=0))[:1000])
+    found = score_condition(predicted, true, control, seed=0, genes=True).values
+    alone = score_condition(predicted[:, top], true[:, top], control[:, top], seed=0).values
+    for name in ("rmse_relative", "rmse_relative_mean", "pearson_delta", "energy_distance", "mmd", "r2"):
+        assert found[f"{name}_top1000"] == pytest.approx(alone[name])
+
+
+def test_de_auroc_and_direction_against_sklearn_and_by_hand(genes):
+    predicted, true, control = genes
+    found = score_condition(predicted, true, control, seed=0, genes=True).values
+    test = stats.ttest_ind(true, control, equal_var=False)
+    changed = stats.false_discovery_control(test.pvalue) < 0.05
+    assert 5 < changed.sum() < 40
+    change = predicted.mean(axis=0) - control.mean(axis=0)
+    assert found["de_auroc"] == pytest.approx(roc_auc_score(changed, np.abs(change)))
+    right = np.sign(change) == np.sign(true.mean(axis=0) - control.mean(axis=0))
+    assert found["direction_accuracy"] == pytest.approx(right[changed].mean())
+    both = [gene for gene in np.argsort(-np.abs(test.statistic))[:20] if changed[gene]]
+    assert found["direction_accuracy_top20de"] == pytest.approx(right[both].mean())
+    assert "de_auroc_top20de" not in found  # nearly all of them are positives
+
+
+def test_no_change_finds_no_gene_better_than_chance(genes):
+    _, true, control = genes
+    found = score_condition(control, true, control, seed=0, genes=True).values
+    assert found["de_auroc"] == 0.5
+    assert found["direction_accuracy"] == 0.0
+
+
+def test_a_condition_that_changes_no_gene_says_nothing_of_genes():
+    control = expressed(4, 50, 0.0)
+    found = score_condition(control, control[:25], control, seed=0, genes=True)
+    assert not {"de_auroc", "direction_accuracy"} & set(found.values)
+    assert any("no gene is differentially expressed" in sentence for sentence in found.warnings)
+    moved = score_condition(control, control + 3.0, control, seed=0, genes=True)
+    assert "de_auroc" not in moved.values  # every gene changes
+    assert moved.values["direction_accuracy"] == 0.0
+
+
+def test_wasserstein_against_assignment_and_in_one_dimension(cells):
+    pytest.importorskip("ot")
+    predicted, true, control = cells
+    found = score_condition(predicted, true, control, seed=3).values["wasserstein"]
+    random = np.random.default_rng([3, 3])  # half of the true cells, on either side
+    rows, columns = random.permutation(30)[:20], random.permutation(40)[:20]
+    cost = cdist(predicted[rows], true[columns])
+    assert found == pytest.approx(cost[linear_sum_assignment(cost)].mean())
+    x, y = predicted[:, :1], true[:, :1]
+    one = score_condition(x, y, control[:, :1], seed=3).values["wasserstein"]
+    assert one == pytest.approx(stats.wasserstein_distance(x[rows, 0], y[columns, 0]))
+
+
+def test_without_pot_there_is_no_wasserstein_and_all_else_stands(cells, monkeypatch):
+    monkeypatch.setattr("harness.evaluation.ood.has_transport", lambda: False)
+    found = score_condition(*cells, seed=0).values
+    assert set(found) == set(measures_of(genes=False))
+    assert "wasserstein" not in found
+    assert "energy_distance" in found
+
+
+def test_floors_stand_beside_every_score_on_genes_too(genes):
+    _, true, control = genes
+    reference = Reference(true, control, seed=0, genes=True)
+    floor = reference.floor().values
+    assert set(floor) == {split_half_name(name) for name in reference.score(true).values}
+    assert floor["rmse_relative_top20de_floor"] > floor["rmse_relative_mean_top20de_floor"] > 0
+    assert 0.5 < floor["de_auroc_ceiling"] <= 1.0

@@ -2,9 +2,13 @@ import numpy as np
 import pytest
 
 from harness.evaluation.baselines import Baselines, CannotPredict
-from harness.evaluation.ood import METRICS, score_condition
+from harness.evaluation.discrimination import NORMALISED, RANK
+from harness.evaluation.ood import measures_of, score_condition
 from harness.evaluation.prediction import evaluate_ood
+from harness.evaluation.registry import split_half_name
 from harness.evaluation.scores import NonFiniteError
+
+ROWS = {"control_mean", "mean_effect", "additive", "linear", "nearest"}
 
 EFFECTS = {m: np.random.default_rng(i).normal(size=8) for i, m in enumerate("ABCD")}
 BASE = np.arange(8.0)
@@ -27,15 +31,20 @@ def additive(condition, control):
 def test_every_row_stands_on_the_same_conditions_and_metrics():
     found = evaluate_ood(DOUBLES, TRAIN, CONTROL, additive, max_cells=50, seed=0)
     assert found.conditions == tuple(DOUBLES)
-    assert set(found.baselines) == {"control_mean", "mean_effect", "additive"}
+    assert set(found.baselines) == ROWS
+    names = {*measures_of(genes=False), RANK, NORMALISED}
     for scores in (found.metrics, *found.baselines.values()):
-        assert set(scores) == set(METRICS)
+        assert set(scores) == names
     assert all(tuple(table) == tuple(DOUBLES) for table in found.per_condition.values())
-    assert set(found.floors) == {m.floor_name for m in METRICS.values()}
+    assert set(found.floors) == {split_half_name(name) for name in names}
     assert found.excluded == {}
     assert found.warnings == ()
-    for name, (low, high) in found.intervals.items():
-        assert low <= found.metrics[name] <= high
+    assert set(found.intervals) == {"model", "floor", *ROWS}
+    for row, means in (("model", found.metrics), ("floor", found.floors), *found.baselines.items()):
+        assert set(found.intervals[row]) == set(means)
+        for name, (low, high) in found.intervals[row].items():
+            assert low <= means[name] + 1e-12
+            assert high >= means[name] - 1e-12
 
 
 def test_order_of_rows_in_an_additive_world():
@@ -53,7 +62,7 @@ def test_a_row_is_scored_as_score_condition_does():
     expected = score_condition(additive("A+B", CONTROL), DOUBLES["A+B"], CONTROL, seed=7).values
     assert found.per_condition["model"]["A+B"] == expected
     assert found.metrics == expected
-    assert found.intervals == {}
+    assert not any(found.intervals.values())
     shifted = Baselines(TRAIN).predict("additive", "A+B", CONTROL)
     by_hand = score_condition(shifted, DOUBLES["A+B"], CONTROL, seed=7).values
     assert found.baselines["additive"] == pytest.approx(by_hand)
@@ -77,7 +86,7 @@ def test_what_one_row_cannot_predict_is_in_no_row():
 
 def test_a_baseline_that_can_predict_nothing_leaves_the_table():
     found = evaluate_ood({"A+D": draw("A+D", 40, 30)}, TRAIN, CONTROL, additive, seed=0)
-    assert set(found.baselines) == {"control_mean", "mean_effect"}
+    assert set(found.baselines) == {"control_mean", "mean_effect", "nearest"}  # A is shared
     assert found.conditions == ("A+D",)
     assert any("additive can predict no condition" in w for w in found.warnings)
 
@@ -110,3 +119,62 @@ def test_same_seed_same_numbers_and_subsampling():
     assert first.metrics != evaluate_ood(DOUBLES, TRAIN, CONTROL, additive, seed=2, **kwargs).metrics
     with pytest.raises(ValueError, match="max_cells"):
         evaluate_ood(DOUBLES, TRAIN, CONTROL, additive, max_cells=0)
+
+
+GENES = tuple(f"g{k}" for k in range(60))
+
+
+def genes_of(condition, n, seed):
+    """Cells of 60 genes, of which the first eight change."""
+    random = np.random.default_rng(seed)
+    cells = random.normal(size=(n, 60)) + 2.0
+    cells[:, :8] += draw(condition, n, seed) - BASE
+    return cells
+
+
+def test_rows_on_genes_have_gene_sets_ranks_and_floors():
+    train = {c: genes_of(c, 100, i) for i, c in enumerate(("control", "A", "B", "C"))}
+    cells = {c: genes_of(c, 60, 10 + i) for i, c in enumerate(("A+B", "A+C", "B+C"))}
+    best = Baselines(train)
+
+    def model(condition, control):
+        return best.predict("additive", condition, control)
+
+    found = evaluate_ood(cells, train, train["control"], model, seed=0, features=GENES)
+    assert found.metrics["perturbation_rank"] == 1.0
+    assert found.baselines["control_mean"]["perturbation_rank"] < 1.0
+    assert found.floors["perturbation_rank_ceiling"] == 1.0
+    assert found.metrics["de_auroc"] > 0.9
+    assert found.baselines["control_mean"]["de_auroc"] == 0.5
+    assert found.metrics["direction_accuracy_top20de"] > 0.8
+    by_hand = score_condition(model("A+B", train["control"]), cells["A+B"], train["control"], seed=0, genes=True).values
+    row = found.per_condition["model"]["A+B"]
+    assert {name: row[name] for name in by_hand} == by_hand
+    assert {split_half_name(name) for name in found.metrics} == set(found.floors)
+    assert found.embeddings == dict.fromkeys(cells, "one-hot")
+
+
+def test_only_what_is_asked_for_is_scored():
+    found = evaluate_ood(DOUBLES, TRAIN, CONTROL, additive, seed=0, metrics=("rmse", "pearson_delta"))
+    assert set(found.metrics) == {"rmse", "pearson_delta"}
+    whole = evaluate_ood(DOUBLES, TRAIN, CONTROL, additive, seed=0)
+    assert found.metrics["rmse"] == whole.metrics["rmse"]
+
+
+class Counted(dict):
+    """A mapping that counts how often each condition is read."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.read = {}
+
+    def __getitem__(self, name):
+        self.read[name] = self.read.get(name, 0) + 1
+        return super().__getitem__(name)
+
+
+def test_cells_are_read_condition_by_condition_and_once():
+    cells, train = Counted(DOUBLES), Counted(TRAIN)
+    evaluate_ood(cells, train, CONTROL, additive, seed=0)
+    assert cells.read == dict.fromkeys(DOUBLES, 1)
+    assert train.read == dict.fromkeys(TRAIN, 1)
