@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from harness.data_verbs import data
 from harness.errors import UserError
+from harness.export_verb import export
 from harness.parser import Verb, make_parser
 from harness.predict_verb import predict
+from harness.programs_verb import programs
 
 if TYPE_CHECKING:
     from harness.study.named import Named
@@ -99,6 +101,8 @@ def _verbs() -> dict[str, Verb]:
         "check": _check,
         "data": data,
         "predict": predict,
+        "programs": programs,
+        "export": export,
         "ui": _ui,
         "schema": _schema,
     }

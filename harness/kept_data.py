@@ -17,7 +17,6 @@ from harness.data.seeding import generator
 from harness.errors import UserError
 from harness.files import write_when_room
 
-KEPT_DATA = "kept_data.npz"
 #: Most control cells that predictions begin from; bounds the file.
 MOST_CONTROLS = 1000
 
@@ -39,7 +38,7 @@ def kept(data: PerturbationData) -> PerturbationData:
     if len(rows) > MOST_CONTROLS:
         random = generator(0, "kept control cells")
         rows = rows[torch.randperm(len(rows), generator=random)[:MOST_CONTROLS].sort().values]
-    frames = data.last_frames(rows)
+    frames = data.start_frames(rows)
     return _of_controls(
         data.frames[frames],
         data.index.shape[1],

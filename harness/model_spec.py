@@ -41,10 +41,21 @@ class NetworkSpec(Part):
         True, description="scale each component to unit variance; false keeps their proportions, for curved data"
     )
 
+    input_standardise: bool = Field(
+        True,
+        description="without input_pca: centre each feature and scale it to unit variance; false: leave it alone",
+    )
+
     @model_validator(mode="after")
     def _pca_needs_mlp(self) -> NetworkSpec:
         if self.input_pca is not None and self.network in IMAGE_NETWORKS:
             raise ValueError("input_pca needs network: mlp (a convolution has no pixels left to work on)")
+        untouched = type(self).model_fields["input_standardise"].default
+        if self.input_pca is not None and self.input_standardise != untouched:
+            raise ValueError(
+                "input_standardise is for inputs without input_pca, whose components are always centred; leave one of "
+                "the two out (input_whiten: false keeps the components' proportions)"
+            )
         return self
 
 
@@ -52,8 +63,24 @@ class ModelSpec(NetworkSpec):
     """Fields every latent model has."""
 
     latent_dim: int = Field(11, ge=1, le=4096, description="size of the latent space, d_v + d_i")
-    likelihood_variance: float = Field(0.01, gt=0, description="fixed, on standardised or whitened inputs")
+    likelihood: Literal["mse", "nb"] = Field(
+        "mse",
+        description="mse: Gaussian on transformed inputs; nb: negative-binomial counts, given each cell's library size",
+    )
+    likelihood_variance: float = Field(0.01, gt=0, description="mse: fixed, on standardised or whitened inputs")
     kl_warmup: float = Field(0.1, ge=0, le=1, description="fraction of the epochs with a rising KL weight")
+
+    @model_validator(mode="after")
+    def _counts_have_no_fixed_variance(self) -> ModelSpec:
+        if self.likelihood == "mse":
+            return self
+        if self.likelihood_variance != type(self).model_fields["likelihood_variance"].default:
+            raise ValueError(
+                "likelihood_variance belongs to likelihood: mse; with nb each gene's dispersion is fitted: leave it out"
+            )
+        if self.network in IMAGE_NETWORKS:
+            raise ValueError("likelihood: nb is one of counts of genes, and images have none; use likelihood: mse")
+        return self
 
 
 class CausalModelSpec(ModelSpec):
@@ -157,6 +184,9 @@ class DiscrepancyVAESpec(ModelSpec):
 
     kind: Literal["discrepancy_vae"] = "discrepancy_vae"
     layers: int = Field(1, ge=1, le=16, description="hidden layers of encoder and decoder")
+    input_standardise: bool = Field(
+        False, description="without input_pca: centre and scale each feature; false: leave it alone, as published"
+    )
     likelihood_variance: float = Field(
         0.5, gt=0, description="squared errors, a mean over features, are divided by twice this; 0.5 as published"
     )
@@ -179,6 +209,12 @@ class DiscrepancyVAESpec(ModelSpec):
     )
     sparsity: float = Field(1e-3, ge=0, description="weight of the L1 penalty on the latent graph; 0 is none")
     pairing: Pairing = Field("auto", description="auto: true pairs where the data have them, else random")
+
+    @model_validator(mode="after")
+    def _compares_no_counts(self) -> DiscrepancyVAESpec:
+        if self.likelihood != "mse":
+            raise ValueError("discrepancy_vae compares cells as published, without counts: leave likelihood out")
+        return self
 
     @model_validator(mode="after")
     def _needs_a_control(self) -> DiscrepancyVAESpec:

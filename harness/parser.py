@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -111,8 +112,8 @@ def make_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
     does = "try a cluster profile with one small job, and say what is right, what is wrong, and what would do"
     _add_doctor_options(add("doctor", does, rooted, more=_DOCTOR_EXAMPLES))
     _add_data_commands(add("data", "look into files of cells, and make images", common, more=_DATA_EXAMPLES), common)
-    does = "predict cells of perturbations, seen or not, with the model of a finished trial"
-    _add_predict_options(add("predict", does, rooted, more=_PREDICT_EXAMPLES))
+    for name, (does, options, examples) in _of_a_trial().items():
+        options(add(name, does, rooted, more=examples))
     does = "check the theorem's conditions on a study's data, and on the models fitted to them so far"
     check = add("check", does, rooted, changed)
     check.add_argument("study", type=Path, metavar="STUDY.yaml")
@@ -130,8 +131,38 @@ def _add_doctor_options(doctor: argparse.ArgumentParser) -> None:
     doctor.add_argument("--patience", type=float, default=300.0, metavar="SECONDS", help=does)
 
 
+def _of_a_trial() -> dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], str]]:
+    """The commands on the model of a finished trial: what each does, its options and its examples."""
+    predicts = "predict cells of perturbations, seen or not, with the model of a finished trial"
+    means = "write what a finished trial's latents mean: genes, perturbations that act on them, the graph as a drawing"
+    exports = "put the model of a finished trial into its run in MLflow, or into a folder, as a pyfunc model"
+    return {
+        "predict": (predicts, _add_predict_options, _PREDICT_EXAMPLES),
+        "programs": (means, _add_programs_options, _PROGRAMS_EXAMPLES),
+        "export": (exports, _add_export_options, _EXPORT_EXAMPLES),
+    }
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a trial's id or folder, or the id of its run in MLflow")
+
+
+def _add_programs_options(programs: argparse.ArgumentParser) -> None:
+    _add_run(programs)
+    programs.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    does = "genes listed of each latent, of those that rise and of those that fall (default: 50)"
+    programs.add_argument("--top", type=_at_least(1), default=50, metavar="N", help=does)
+    does = "least weight of an edge, in sds of the latents (default: 0.25, as published)"
+    programs.add_argument("--edge", type=_positive, default=0.25, metavar="W", help=does)
+
+
+def _add_export_options(export: argparse.ArgumentParser) -> None:
+    _add_run(export)
+    export.add_argument("--out", type=Path, metavar="DIR", help="a new folder, instead of the run in MLflow")
+
+
 def _add_predict_options(predict: argparse.ArgumentParser) -> None:
-    predict.add_argument("run", metavar="RUN", help="a trial's id or folder, or the id of its run in MLflow")
+    _add_run(predict)
     does = "a perturbation, or a combination A+B; may be repeated"
     predict.add_argument("--perturb", action="append", required=True, metavar="NAME", help=does)
     does = "cells of each (default: 500)"
@@ -139,6 +170,23 @@ def _add_predict_options(predict: argparse.ArgumentParser) -> None:
     does = "governs control cells and noise (default: 0)"
     predict.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help=does)
     predict.add_argument("--out", type=Path, required=True, metavar="FILE.h5ad", help="a new file")
+
+
+def _add_inspect_options(look: argparse.ArgumentParser) -> None:
+    look.add_argument("file", type=Path, metavar="FILE.h5ad", help="the file, which is only read")
+    look.add_argument("--column", metavar="NAME", help="obs column of the perturbation (default: detected)")
+    look.add_argument("--control", metavar="LABEL", help="its label for control cells (default: detected)")
+    does = "cells a condition must have (default: 20)"
+    look.add_argument("--min-cells", type=_at_least(2), default=20, metavar="N", help=does)
+    does = "labels name guides, and how: {gene}_{guide} merges LCK_1 and LCK_2; of several the first that fits"
+    look.add_argument("--guides", nargs="+", metavar="TEMPLATE", help=does)
+    does = "how non-targeting guides are named, which all are control: NTg{guide}"
+    look.add_argument("--guide-control", nargs="+", metavar="TEMPLATE", help=does)
+    does = "what the matrix holds (default: seen from its values)"
+    look.add_argument("--values", choices=["auto", "counts", "lognorm"], default="auto", help=does)
+    does = "layer to read (default: X, or the layer counts where X is unclear)"
+    look.add_argument("--layer", metavar="NAME", help=does)
+    look.add_argument("--gene-names", metavar="NAME", help="var column of gene names (default: the index of var)")
 
 
 def _add_data_commands(data: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
@@ -162,11 +210,7 @@ def _add_data_commands(data: argparse.ArgumentParser, common: argparse.ArgumentP
     commands = data.add_subparsers(title="commands", metavar="COMMAND")
     look = add(commands, "inspect", "say what a file of perturbed cells holds, and what to mend", _INSPECT_EXAMPLES)
     look.set_defaults(data_verb="inspect")
-    look.add_argument("file", type=Path, metavar="FILE.h5ad", help="the file, which is only read")
-    look.add_argument("--column", metavar="NAME", help="obs column of the perturbation (default: detected)")
-    look.add_argument("--control", metavar="LABEL", help="its label for control cells (default: detected)")
-    does = "cells a condition must have (default: 20)"
-    look.add_argument("--min-cells", type=_at_least(2), default=20, metavar="N", help=does)
+    _add_inspect_options(look)
     make = add(commands, "make", "write images of our renderer in the layout of a published data set", _MAKE_EXAMPLES)
     has_none(make)
     layouts = make.add_subparsers(title="layouts", metavar="LAYOUT")
@@ -227,6 +271,14 @@ def _at_least(low: int, high: int | None = None) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def _positive(text: str) -> float:
+    """A number above zero, for argparse."""
+    value = float(text)
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
 
 
 _DETACH = "come back at once: a SLURM job of its own drives the study, or a process in the background"
@@ -304,6 +356,7 @@ _INSPECT_EXAMPLES = """\
 examples:
   harness data inspect cells.h5ad
   harness data inspect cells.h5ad --column guide_target --control NTC
+  harness data inspect cells.h5ad --guides '{gene}_{guide}' --guide-control 'NTg{guide}'
 
 exit status: 0 if a study can use the file, 2 if not
 """
@@ -311,6 +364,25 @@ _SHEET_EXAMPLES = """\
 examples:
   harness data sheet --out sheet.png
   harness data sheet --out sheet.png --meshes shapes --mesh-up y --size 120
+"""
+_PROGRAMS_EXAMPLES = """\
+examples:
+  harness programs 3f09a1 --out programs                     a trial, by the beginning of its id
+  harness programs 3f09a1 --out programs --top 20 --edge 0.5
+
+The folder then holds, for pandas or R: top_genes.csv, loadings_control.csv, loadings_perturbed.csv, effects.csv and
+graph.csv; graph.png and graph.svg, the drawing; and about.json, which says what is in them and in what units.
+"""
+_EXPORT_EXAMPLES = """\
+examples:
+  harness export 3f09a1                                      into the run, for runs:/RUN_ID/model
+  harness export 3f09a1 --out model                          into a folder, to be taken elsewhere
+
+from Python, where this package is installed (the data file is not needed):
+  model = mlflow.pyfunc.load_model("runs:/RUN_ID/model")
+  model.predict(pandas.DataFrame({"perturbation": ["KLF1+MAP2K6", "SET"], "cells": [500, 500]}), params={"seed": 0})
+
+A launch exports the best trial of each model by itself.
 """
 _SCHEMA_EXAMPLES = """\
 example: harness schema --out study.schema.json, and as first line of a study file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,12 @@ from harness.data.seeding import derive, generator
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
 from harness.evaluation.baselines import CannotPredict
+from harness.kept_data import kept
 from harness.latent_scoring import u_of
-from harness.models.causal_vae import CausalVAE
 from harness.models.supervised import NO_DECODER, Supervised
+from harness.predictor import CellPredictor
 from harness.trial_model import Fitted
+from harness.trial_spec import TrialSpec
 from harness.words import first
 
 if TYPE_CHECKING:
@@ -31,13 +34,13 @@ _MOST_NAMED = 10
 def predict(fitted: Fitted, perturbations: Sequence[str], *, cells: int = 500, seed: int = 0) -> AnnData:
     """Predict cells of each perturbation.
 
-    Each begins as a control cell of the training split (for a time course, as that cell before the perturbation acts),
-    drawn with replacement where there are fewer.
+    Each begins as a control cell of the training split, one of those that `harness.kept_data` keeps, drawn with
+    replacement where more are asked for.
 
     Parameters
     ----------
     fitted
-        As `harness.trial_model.load_fitted` gives it.
+        As `harness.trial_model.load_predictor` gives it, or `load_fitted`, of whose data no more is used.
     perturbations
         Each a name, or a combination ``A+B`` in any order; ``control`` for none.
     cells
@@ -60,9 +63,11 @@ def predict(fitted: Fitted, perturbations: Sequence[str], *, cells: int = 500, s
 
     if isinstance(fitted.model, Supervised):
         raise UserError(f"{NO_DECODER}; choose a trial of another model")
-    under = {name: _u_of(name, fitted) for name in dict.fromkeys(map(_ordered, perturbations))}
+    fitted = replace(fitted, data=kept(fitted.data))
+    under = {name: _u_of(name, fitted) for name in dict.fromkeys(map(ordered, perturbations))}
     control = _control(fitted, cells, seed)
-    parts = [_predicted(fitted, control, u, derive(seed, "predict", name)) for name, u in under.items()]
+    predictor = CellPredictor(fitted.model, fitted.data, fitted.spec.cell_noise)
+    parts = [_predicted(predictor, fitted, control, u, derive(seed, "predict", name)) for name, u in under.items()]
     names = [name for name in under for _ in range(cells)]
     obs = pd.DataFrame({"perturbation": pd.Categorical(names)}, index=[f"predicted{k}" for k in range(len(names))])
     features = fitted.data.feature_names or tuple(f"x{k}" for k in range(parts[0]["X"].shape[1]))
@@ -75,7 +80,7 @@ def predict(fitted: Fitted, perturbations: Sequence[str], *, cells: int = 500, s
         "data_fingerprint": fitted.spec.data_fingerprint,
         "trial": fitted.spec.model_dump_json(),
         "seed": seed,
-        "units": _units(fitted),
+        "units": units_of(fitted.spec),
     }
     return data
 
@@ -111,7 +116,7 @@ def refuse_taken(out: Path) -> None:
         raise UserError(f"{out}: its folder is not there; make it first, or give another --out")
 
 
-def _ordered(name: str) -> str:
+def ordered(name: str) -> str:
     """A combination with its members sorted, each once, as conditions are named."""
     return "+".join(sorted({member.strip() for member in name.split("+")}))
 
@@ -125,7 +130,7 @@ def _u_of(name: str, fitted: Fitted) -> torch.Tensor:
 
 
 def _control(fitted: Fitted, cells: int, seed: int) -> torch.Tensor:
-    """(cells, ...) prepared frames that predictions begin from."""
+    """Frames (cells,) that predictions begin from, int64."""
     data = fitted.data
     control = data.control_rows("train")
     random = generator(seed, "predict", "control cells")
@@ -133,20 +138,20 @@ def _control(fitted: Fitted, cells: int, seed: int) -> torch.Tensor:
         chosen = torch.randperm(len(control), generator=random)[:cells]
     else:
         chosen = torch.randint(len(control), (cells,), generator=random)
-    with torch.no_grad():
-        return fitted.model.transform.prepare(data.frames[data.last_frames(control[chosen])])
+    return data.start_frames(control[chosen])
 
 
-@torch.no_grad()
-def _predicted(fitted: Fitted, control: torch.Tensor, u: torch.Tensor, seed: int) -> dict[str, Any]:
-    model, steps = fitted.model, fitted.data.index.shape[1] - 1
-    under, random = u.expand(len(control), -1), generator(seed, "noise")
-    if not isinstance(model, CausalVAE):
-        return {"X": model.predict(control, under, steps, random).flatten(1).float().numpy()}
-    latents = model.predict_latents(control, under, steps, random)
-    frames = model.to_frames(*latents).flatten(1).float().numpy()
-    return {"X": frames, "responsive": latents.responsive.numpy(), "invariant": latents.invariant.numpy()}
+def _predicted(
+    predictor: CellPredictor, fitted: Fitted, chosen: torch.Tensor, u: torch.Tensor, seed: int
+) -> dict[str, Any]:
+    """Predicted cells that began as the frames ``chosen``, (n,) int64, and their latents where there are some."""
+    data = fitted.data
+    library = None if data.library is None else data.library[chosen]
+    found = predictor(data.as_float(data.frames[chosen]), library, u, generator(seed, "noise"))
+    arrays = {"X": found.cells.flatten(1).float(), "responsive": found.responsive, "invariant": found.invariant}
+    return {name: value.numpy() for name, value in arrays.items() if value is not None}
 
 
-def _units(fitted: Fitted) -> str:
-    return "log(1 + counts per 10,000)" if isinstance(fitted.spec.data, PerturbseqData) else "as the data"
+def units_of(spec: TrialSpec) -> str:
+    """Units of a trial's features, for people."""
+    return "log(1 + counts per 10,000)" if isinstance(spec.data, PerturbseqData) else "as the data"

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,21 @@ from harness.data.seeding import generator
 from harness.errors import TrialFailure, TrialStopped, UserError
 from harness.factor_scoring import ceiling_scores, check_published_r2
 from harness.files import write_when_room
-from harness.kept_data import KEPT_DATA, write_kept
+from harness.kept_data import write_kept
 from harness.model_spec import ModelSpec
 from harness.models import LatentModel, Latents
+from harness.models.likelihood import NegativeBinomial
 from harness.models.supervised import Supervised
+from harness.ood_table import OOD_TABLE, write_ood
 from harness.scoring import Scored
 from harness.training import checkpoint
+from harness.training.collapse import collapse_warnings
 from harness.training.loop import Trained, Trainer, TrainingFiles
 from harness.training.pairing import Pairing
+from harness.training.starts import choose_start
 from harness.training.supervision import regression_targets
 from harness.trial_model import asked_pairing, described_model
-from harness.trial_result import RESULT_FILE, TrialResult, read_result
+from harness.trial_result import KEPT_DATA, RESULT_FILE, TrialResult, read_result
 from harness.trial_spec import TrialSpec
 
 #: Most training frames that input transforms are fitted on; bounds memory for images.
@@ -124,26 +129,22 @@ class _Trial:
         if spec.evaluate.published_r2:
             check_published_r2(data)
         pairing = Pairing(data, asked_pairing(spec), spec.seed)
-        model = self._fresh_model(pairing.kind)
-        trainer = Trainer(
-            model,
-            data,
-            spec.train,
-            pairing=pairing,
-            seed=spec.seed,
-            kl_warmup=spec.model.kl_warmup if isinstance(spec.model, ModelSpec) else 0.0,
-            precision=spec.precision,
-            device=self.device,
-            files=TrainingFiles.under(self.folder),
-            keep_every_epoch=self.folder / "weights" if spec.train.keep == "all" else None,
-        )
+        files = TrainingFiles.under(self.folder)
+        choose_start(partial(self._trainer, pairing), spec.train, self.folder / "starts", files, leave)
+        trainer = self._trainer(pairing, 0, files)
+        model = trainer.model
         untrained = scoring.encode_split(model, data, trainer.prepared, "test")
         trained = trainer.run(on_epoch, leave)
         latents = scoring.encode_split(model, data, trainer.prepared, "test")
         scoring.write_latents(self.folder / "latents.npz", data, latents, model)
         self._write_split()
         scored = self._score(model, trainer, latents, untrained)
-        scored.warnings += _collapsed(trained) + _agreement(trained, scored)
+        validated = scoring.encode_split(model, data, trainer.prepared, "validation")
+        scored.warnings += _agreement(trained, scored)
+        if not isinstance(model, Supervised):  # whose outputs are no latents of its own
+            scored.warnings += collapse_warnings(validated, trained.metrics)
+        if scored.ood:
+            write_ood(self.folder / OOD_TABLE, scored.ood)
         self._keep(model)
         scored.metrics |= trained.metrics
         scored.metrics["train/best_epoch"] = float(trained.best_epoch)
@@ -162,13 +163,30 @@ class _Trial:
             data=_describe(data, scored),
         )
 
-    def _fresh_model(self, pairing: str) -> LatentModel:
+    def _trainer(self, pairing: Pairing, start: int, files: TrainingFiles) -> Trainer:
+        spec = self.spec
+        return Trainer(
+            self._fresh_model(pairing.kind, start),
+            self.data,
+            spec.train,
+            pairing=pairing,
+            seed=spec.seed,
+            kl_warmup=spec.model.kl_warmup if isinstance(spec.model, ModelSpec) else 0.0,
+            precision=spec.precision,
+            device=self.device,
+            files=files,
+            keep_every_epoch=self.folder / "weights" if spec.train.keep == "all" else None,
+        )
+
+    def _fresh_model(self, pairing: str, start: int) -> LatentModel:
         spec, data = self.spec, self.data
-        model = described_model(spec, data, pairing)
+        model = described_model(spec, data, pairing, start)
         random = generator(spec.seed, "principal components")
         seen = torch.unique(data.index[data.splits["train"], : data.seen])
         chosen = seen[torch.randperm(len(seen), generator=random)[:FITTED_FRAMES]].sort().values
         model.transform.fit(data.as_float(data.frames[chosen]), random)
+        if isinstance(model.likelihood, NegativeBinomial):
+            model.likelihood.fit(data.frames[chosen], _library(data)[chosen])
         if isinstance(model, Supervised) and data.truth is not None:
             model.fit_targets(torch.cat(regression_targets(data.truth), dim=1)[seen])
         return model.to(self.device)
@@ -193,7 +211,8 @@ class _Trial:
             if isinstance(model, Supervised):
                 wanted.append(Scored(ceiling_scores(data, latents, untrained)))
         if spec.evaluate.ood:
-            wanted.append(scoring.score_ood(model, data, latents, spec.evaluate.cells, spec.seed))
+            asked = spec.evaluate.cells, spec.seed
+            wanted.append(scoring.score_ood(model, data, latents, *asked, cell_noise=spec.cell_noise))
         if spec.evaluate.conditions:
             rotation = scoring.rotation_of(model, trainer, spec.evaluate.rotation_steps, spec.seed)
             wanted.append(scoring.score_conditions(model, data, latents, spec.seed, rotation=rotation))
@@ -203,6 +222,7 @@ class _Trial:
             scored.warnings += part.warnings
             scored.excluded |= part.excluded
             scored.conditions |= part.conditions
+            scored.ood |= part.ood
         return scored
 
     def _write_split(self) -> None:
@@ -212,7 +232,7 @@ class _Trial:
             names = [data.conditions[c] for c in data.condition[members].tolist()]
             for row, name in zip(members.tolist(), names, strict=True):
                 rows.setdefault(split, {}).setdefault(name, []).append(row)
-        body = {"fingerprint": data.fingerprint, "excluded": data.excluded, "rows": rows}
+        body = {"fingerprint": data.fingerprint, "excluded": data.excluded, "rows": rows, **data.split_record}
         write_when_room(self.folder / "split.json", json.dumps(body))
 
     def _keep(self, model: LatentModel) -> None:
@@ -223,12 +243,13 @@ class _Trial:
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
-def _collapsed(trained: Trained) -> list[str]:
-    return [
-        f"the {block} block collapsed: no latent is active on validation cells"
-        for block in ("responsive", "invariant")
-        if trained.metrics.get(f"validation/active_{block}") == 0.0
-    ]
+def _library(data: PerturbationData) -> torch.Tensor:
+    if data.library is None:
+        raise UserError(
+            "likelihood: nb needs each cell's total counts, and these data have none: their values are log-normalised; "
+            "use likelihood: mse, or a file with counts"
+        )
+    return data.library
 
 
 def _agreement(trained: Trained, scored: Scored) -> list[str]:
@@ -269,7 +290,8 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 def _pruned(blank: TrialResult, folder: Path) -> TrialResult:
     last: dict[str, float] = {}
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
+    path = folder / "metrics.jsonl"  # not there yet where starts are being tried
+    for line in path.read_text().splitlines() if path.exists() else ():
         last |= json.loads(line)["metrics"]
     return replace(blank, state="pruned", metrics=last, epochs=_epochs_logged(folder))
 

@@ -11,13 +11,13 @@ from harness.data import load
 from harness.data.batch import PerturbationData
 from harness.data.seeding import derive
 from harness.errors import UserError
-from harness.kept_data import KEPT_DATA, kept, read_kept
+from harness.kept_data import kept, read_kept
 from harness.model_spec import BetaVAESpec, CausalModelSpec, SupervisedSpec
 from harness.models import LatentModel, build_model
 from harness.training import checkpoint
 from harness.training.pairing import Pairing
 from harness.training.supervision import regression_targets
-from harness.trial_result import read_result
+from harness.trial_result import KEPT_DATA, read_result
 from harness.trial_spec import TrialSpec
 
 
@@ -30,14 +30,14 @@ class Fitted:
     spec: TrialSpec
 
 
-def described_model(spec: TrialSpec, data: PerturbationData, pairing: str) -> LatentModel:
-    """The model that ``spec`` describes, as it is initialised; its transforms are not fitted yet."""
+def described_model(spec: TrialSpec, data: PerturbationData, pairing: str, start: int = 0) -> LatentModel:
+    """The model that ``spec`` describes, as its start of this number is initialised; its transforms are not fitted."""
     fields = spec.model.model_dump() | {"pairing": pairing}
     if isinstance(spec.model, CausalModelSpec):
         fields["responsive_dim"] = spec.model.d_v
     truth = None if data.truth is None else regression_targets(data.truth)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(spec.seed, "initialisation"))
+        torch.manual_seed(derive(spec.seed, "initialisation", *([start] if start else [])))
         return build_model(
             fields,
             shape=data.frame_shape,

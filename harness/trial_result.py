@@ -9,6 +9,10 @@ from typing import Any, Literal
 
 #: The file that says a trial is over; written last and atomically.
 RESULT_FILE = "result.json"
+#: What predictions need of the data; see `harness.kept_data`.
+KEPT_DATA = "kept_data.npz"
+#: What the model of a trial is made of, wherever it is taken.
+MODEL_FILES = ("spec.json", RESULT_FILE, "model.pt", KEPT_DATA)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,18 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from harness.data_spec import AnyDataSpec
-from harness.model_spec import AnyModelSpec
+from harness.data_spec import AnyDataSpec, PerturbseqData
+from harness.model_spec import AnyModelSpec, DiscrepancyVAESpec, ModelSpec, SupervisedSpec
 from harness.spec_part import Part
 
 #: Raised by hand when a change alters results; part of every trial's id.
 RESULTS_VERSION = 3
+
+
+#: Metrics of validation cells' conditions as predicted from control cells.
+PREDICTED_METRICS = ("validation/rmse", "validation/pearson_delta")
+Monitor = Literal["validation/loss", "validation/rmse", "validation/pearson_delta"]
+CellNoise = Literal["none", "residual", "likelihood"]
 
 
 class SecondStageSpec(Part):
@@ -31,17 +37,34 @@ class SecondStageSpec(Part):
     )
 
 
+class StartsSpec(Part):
+    """Initialisations that are tried, of which the one with the best monitored validation metric goes on."""
+
+    number: int = Field(1, ge=1, description="initialisations; 1 tries none")
+    share: float = Field(0.3, gt=0, lt=1, description="share of the epochs after which one is chosen")
+
+
 class TrainSpec(Part):
     """How a model is fitted."""
 
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(128, ge=2)
+    batches: Literal["shuffled", "balanced", "by_condition"] = Field(
+        "shuffled",
+        description="what a mini-batch holds: any cells; as many of each condition; or perturbed cells of one",
+    )
     learning_rate: float = Field(3e-3, gt=0)
     mechanism_rate: float = Field(5.0, gt=0, description="factor on the rate of mechanisms and unmixing")
     schedule: Literal["cosine", "constant"] = "cosine"
     gradient_clip: float | None = Field(10.0, gt=0, description="largest gradient norm")
+    starts: StartsSpec = StartsSpec()
     second_stage: SecondStageSpec = SecondStageSpec()
     validate_every: int = Field(1, ge=1, description="epochs between validations")
+    monitor: Monitor = Field(
+        "validation/loss",
+        description="what best weights and patience go by; the other two predict the validation cells' conditions from "
+        "control cells, and are only taken where one of them is named here",
+    )
     patience: int | None = Field(None, ge=1, description="validations without improvement before stopping")
     checkpoint_seconds: float = Field(20.0, ge=0, description="least time between checkpoints")
     keep: Literal["best", "all", "none"] = Field("best", description="weights kept once a trial ends")
@@ -61,6 +84,13 @@ class EvaluateSpec(Part):
         300, ge=0, description="steps of the search for rotated latents that fit equally well; 0: no search"
     )
     cells: int = Field(500, ge=2, description="most cells of a condition in the OOD scores")
+    cell_noise: Literal["auto"] | CellNoise = Field(
+        "auto",
+        description="what a predicted cell has beyond the likelihood's mean: none; residual: what the model leaves of "
+        "the control cell it began as (our choice, no paper's), on average nothing; likelihood: a draw; auto: for "
+        "single cells residual, with likelihood: nb a draw; else, and for discrepancy_vae, whose outputs are fitted to "
+        "cells in distribution, none",
+    )
     published_r2: bool = Field(
         False,
         description="R² at the published sizes too: fitted on 10,240 test cells, scored on 20,480 others; minutes",
@@ -85,6 +115,40 @@ class TrialSpec(Part):
     threads: int = Field(1, ge=1, description="CPU threads; part of the result, since sums depend on it")
     data_fingerprint: str
     results_version: int = RESULTS_VERSION
+
+    @model_validator(mode="after")
+    def _counts_are_there(self) -> TrialSpec:
+        counted = isinstance(self.model, ModelSpec) and self.model.likelihood == "nb"
+        if counted and not (isinstance(self.data, PerturbseqData) and self.data.values != "lognorm"):
+            raise ValueError(
+                "likelihood: nb needs counts, which only data of kind perturbseq can have, and values: lognorm says "
+                "there are none; use likelihood: mse"
+            )
+        if counted and self.evaluate.cell_noise == "residual":
+            raise ValueError(
+                "evaluate.cell_noise: residual is for likelihood: mse, since counts have no residual to carry over; "
+                "use likelihood, or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_monitored_is_predicted(self) -> TrialSpec:
+        if isinstance(self.model, SupervisedSpec) and self.train.monitor in PREDICTED_METRICS:
+            raise ValueError(
+                f"train.monitor: {self.train.monitor} needs predicted cells, and a supervised model predicts none; use "
+                "validation/loss"
+            )
+        return self
+
+    @property
+    def cell_noise(self) -> CellNoise:
+        """``evaluate.cell_noise``, with ``auto`` resolved."""
+        asked = self.evaluate.cell_noise
+        if asked != "auto":
+            return asked
+        if not isinstance(self.data, PerturbseqData) or isinstance(self.model, DiscrepancyVAESpec):
+            return "none"
+        return "likelihood" if isinstance(self.model, ModelSpec) and self.model.likelihood == "nb" else "residual"
 
     @property
     def trial_id(self) -> str:

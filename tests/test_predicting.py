@@ -14,7 +14,7 @@ from harness.predicting import predict, write_predicted
 from harness.scoring import encode_split
 from harness.study.find_run import find_run
 from harness.trial import run_trial
-from harness.trial_model import load_fitted
+from harness.trial_model import load_fitted, load_predictor
 from harness.trial_spec import EvaluateSpec, TrainSpec, TrialSpec
 
 PROCESS = {"responsive": 2, "invariant": 2}
@@ -37,7 +37,7 @@ def root(tmp_path_factory):
             model=model,
             data=DATA,
             train=TrainSpec(epochs=2, second_stage={"restarts": 0}),
-            evaluate=EvaluateSpec(identifiability=False, ood=False, conditions=False),
+            evaluate=EvaluateSpec(identifiability=False, ood=False, conditions=False, cell_noise="none"),
             data_fingerprint=fingerprint(DATA),
         )
         result = run_trial(spec, root / "study" / "trials" / spec.trial_id, cache_dir=root / "cache", device="cpu")
@@ -107,6 +107,26 @@ def test_the_command_writes_what_scanpy_opens_and_keeps_what_is_there(root, tria
     assert cli.main(command) == 2
     assert "is there already" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["predicted.h5ad"]
+
+
+def test_what_is_written_goes_through_scanpy(trials, tmp_path):
+    scanpy = pytest.importorskip("scanpy")
+    _, fitted = trials["cite_vae"]
+    write_predicted(predict(fitted, [*fitted.data.perturbations, "control"], cells=20), tmp_path / "cells.h5ad")
+    cells = scanpy.read_h5ad(tmp_path / "cells.h5ad")
+    scanpy.pp.pca(cells, n_comps=5)
+    scanpy.tl.rank_genes_groups(cells, "perturbation", reference="control")
+    assert cells.obsm["X_pca"].shape == (80, 5)
+    assert set(cells.uns["rank_genes_groups"]["names"].dtype.names) == set(fitted.data.perturbations)
+
+
+def test_a_prediction_is_the_same_from_all_data_and_from_what_is_kept(root, trials, monkeypatch):
+    folder, fitted = trials["perturbed_vae"]
+    expected = predict(fitted, ["control"], cells=9, seed=2)
+    monkeypatch.setattr("harness.trial_model.load", None)  # no data are read
+    small = load_predictor(folder, root / "cache")
+    np.testing.assert_array_equal(predict(small, ["control"], cells=9, seed=2).X, expected.X)
+    assert set(small.data.splits["validation"].tolist()) == set()
 
 
 def test_a_file_in_no_folder_is_refused(trials, tmp_path):

@@ -159,7 +159,10 @@ def test_real_cells_are_scored_on_held_out_doubles_beside_the_baselines(tmp_path
         found = {name for name in run.data.metrics if name.startswith("baseline/")}
         assert all(math.isfinite(run.data.metrics[name]) for name in found)
         baselines |= {name.split("/")[1] for name in found}
-        result = json.loads((tmp_path / "perturbseq/trials" / run.data.tags["trial_id"] / "result.json").read_text())
+        folder = tmp_path / "perturbseq/trials" / run.data.tags["trial_id"]
+        result = json.loads((folder / "result.json").read_text())
+        uploaded = Path(run.info.artifact_uri.removeprefix("file://")) / "ood.csv"
+        assert uploaded.read_bytes() == (folder / "ood.csv").read_bytes()
         assert len([name for name in result["data"]["excluded"] if "+" in name]) == 10  # a member was never seen alone
         assert "identifiability/mcc" not in run.data.metrics  # real cells have no truth to be scored against
-    assert baselines == {"control_mean", "mean_effect", "additive"}
+    assert baselines == {"control_mean", "mean_effect", "additive", "linear", "nearest"}

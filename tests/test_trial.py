@@ -40,10 +40,10 @@ def test_a_trial_ends_with_scores_beside_their_nulls_and_baselines(model, tmp_pa
         assert np.isfinite(result.metrics[f"identifiability/{name}"])
     for metric in ("rmse_relative", "rmse", "r2", "pearson_delta", "mmd", "energy_distance"):
         assert np.isfinite(result.metrics[f"ood/double/{metric}"])
-        for baseline in ("control_mean", "mean_effect", "additive"):
+        for baseline in ("control_mean", "mean_effect", "additive", "linear", "nearest"):
             assert np.isfinite(result.baselines[f"baseline/{baseline}/ood/double/{metric}"])
     assert result.metrics["conditions/intervention_sufficiency/holds_true"] == 1.0
-    for name in ("spec.json", "metrics.jsonl", "latents.npz", "split.json", "model.pt", "result.json"):
+    for name in ("spec.json", "metrics.jsonl", "latents.npz", "split.json", "ood.csv", "model.pt", "result.json"):
         assert (tmp_path / "t" / name).exists(), name
     assert read_result(tmp_path / "t") == result
 

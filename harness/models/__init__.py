@@ -18,7 +18,8 @@ from harness.models.supervised import Supervised
 
 __all__ = ["LatentModel", "Latents", "Loss", "Networks", "build_model"]
 
-_NETWORK_FIELDS = tuple(entry.name for entry in fields(Networks) if entry.name != "likelihood_variance")
+_LIKELIHOOD_FIELDS = ("likelihood", "likelihood_variance")
+_NETWORK_FIELDS = tuple(entry.name for entry in fields(Networks) if entry.name not in _LIKELIHOOD_FIELDS)
 _DISCREPANCY_FIELDS = (
     "latent_dim",
     "kl",
@@ -66,7 +67,8 @@ def build_model(
                 "kind: supervised learns from true latents, which these data do not have; use another kind"
             )
         return Supervised(shape, Networks(**_networks_of(described), likelihood_variance=1.0), columns=columns)
-    networks = Networks(**_networks_of(described), likelihood_variance=described["likelihood_variance"])
+    likelihood = {name: described[name] for name in _LIKELIHOOD_FIELDS}
+    networks = Networks(**_networks_of(described), **likelihood)
     if described["kind"] == "beta_vae":
         return BetaVAE(shape, networks, latent_dim=described["latent_dim"], kl=described["kl"])
     if described["kind"] == "discrepancy_vae":

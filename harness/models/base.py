@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.conv import ConvDecoder, ConvEncoder
+from harness.models.likelihood import Gaussian, Likelihood, NegativeBinomial
 from harness.models.networks import InputTransform, LinearPlusMLP
 from harness.models.resnet import ResNetDecoder, ResNetEncoder
 
@@ -55,6 +57,10 @@ class Networks:
         Principal components kept of an input, or None; whether each is scaled to unit variance.
     likelihood_variance
         Fixed variance of the Gaussian likelihood, on transformed inputs.
+    likelihood
+        ``mse`` (Gaussian on transformed inputs) or ``nb`` (negative-binomial counts).
+    input_standardise
+        Whether features are centred and scaled where there is no PCA.
     """
 
     hidden: int
@@ -63,6 +69,8 @@ class Networks:
     input_pca: int | None
     input_whiten: bool
     likelihood_variance: float
+    likelihood: str = "mse"
+    input_standardise: bool = True
 
 
 class LatentModel(nn.Module, ABC):
@@ -85,7 +93,18 @@ class LatentModel(nn.Module, ABC):
     def __init__(self, shape: tuple[int, ...], networks: Networks, *, latent_dim: int, features: int) -> None:
         super().__init__()
         self.likelihood_variance = networks.likelihood_variance
-        self.transform = InputTransform(shape, networks.input_pca, networks.input_whiten)
+        self.likelihood: Likelihood
+        if networks.likelihood == "nb":
+            self.likelihood = NegativeBinomial(shape[0])
+        else:
+            self.likelihood = Gaussian(networks.likelihood_variance)
+        self.transform = InputTransform(
+            shape,
+            networks.input_pca,
+            networks.input_whiten,
+            standardise=networks.input_standardise,
+            counts=self.likelihood.counts,
+        )
         seen = self.transform.input_shape
         kind, hidden, layers = networks.network, networks.hidden, networks.layers
         if kind in IMAGE_NETWORKS and len(seen) != 3:
@@ -99,9 +118,11 @@ class LatentModel(nn.Module, ABC):
             encoder, decoder = IMAGE_NETWORKS[kind]
             self.encoder, self.decoder = encoder(seen, hidden, features), decoder(latent_dim, hidden, seen)
         else:
-            flat = int(torch.tensor(seen).prod())
-            self.encoder = nn.Sequential(nn.Flatten(), LinearPlusMLP(flat, hidden, features, layers))
-            self.decoder = nn.Sequential(LinearPlusMLP(latent_dim, hidden, flat, layers), nn.Unflatten(1, seen))
+            given = self.likelihood.output_shape(self.transform)
+            self.encoder = nn.Sequential(nn.Flatten(), LinearPlusMLP(math.prod(seen), hidden, features, layers))
+            self.decoder = nn.Sequential(
+                LinearPlusMLP(latent_dim, hidden, math.prod(given), layers), nn.Unflatten(1, given)
+            )
 
     def mechanism_parameters(self) -> list[nn.Parameter]:
         """Parameters of the structural layer, which learn at a rate of their own."""
@@ -144,6 +165,13 @@ class LatentModel(nn.Module, ABC):
         """Posterior means of the last frame's latents; arguments as in `loss`."""
 
     @abstractmethod
+    def predict_outputs(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        """The decoder's output (n, *outputs) of cells under ``u`` that began as ``control``; arguments of `predict`."""
+
+    @abstractmethod
+    def reconstruct_outputs(self, control: Tensor) -> Tensor:
+        """The decoder's output (n, *outputs) of prepared control frames (n, ...) at their posterior means."""
+
     def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         """Cells under ``u`` that began as ``control``, ``steps`` frames later.
 
@@ -156,6 +184,7 @@ class LatentModel(nn.Module, ABC):
         -------
         (n, *shape) in the units of float frames; the likelihood's mean, without observation noise.
         """
+        return self.likelihood.mean(self.transform, self.predict_outputs(control, u, steps, generator))
 
     def learned_graph(self) -> Tensor | None:
         """Learned control graph L_vv, (d_v, d_v), or None where the model has none."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from harness.models.base import LatentModel, Latents, Loss, Networks
-from harness.models.gaussian import Gaussian, kl_to_centred, negative_log_likelihood
+from harness.models.gaussian import Gaussian, kl_to_centred
 
 
 class BetaVAE(LatentModel):
@@ -35,8 +35,7 @@ class BetaVAE(LatentModel):
         x = frames[:, -1]
         posterior = self._infer(x)
         decoded = self.decoder(posterior.sample(generator))
-        inputs = self.transform.inputs(x)
-        reconstruction = negative_log_likelihood(inputs, decoded, self.likelihood_variance).mean()
+        reconstruction = self.likelihood.negative_log(self.transform, x, decoded).mean()
         kl = kl_to_centred(posterior, torch.ones_like(posterior.mean)).sum(1).mean()
         bound = (reconstruction + self.kl * kl).detach()
         terms = {"reconstruction": reconstruction.detach(), "kl": kl.detach(), "bound": bound}
@@ -46,5 +45,10 @@ class BetaVAE(LatentModel):
         mean = self._infer(frames[:, -1]).mean
         return Latents(mean, mean)
 
-    def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-        return self.transform.restore(self.decoder(self._infer(control).sample(generator)))
+    def predict_outputs(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        decoded: Tensor = self.decoder(self._infer(control).sample(generator))
+        return decoded
+
+    def reconstruct_outputs(self, control: Tensor) -> Tensor:
+        decoded: Tensor = self.decoder(self._infer(control).mean)
+        return decoded

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.models.base import LatentModel, Latents, Loss, Networks
-from harness.models.gaussian import mmd, negative_log_likelihood
+from harness.models.gaussian import mmd
 from harness.models.mechanisms import FamilyOptions, build_family
 from harness.models.moments import Context
 from harness.models.posterior import (
@@ -77,7 +77,7 @@ class CausalVAE(LatentModel):
             inferred = UnmixedPosterior(d_v, d_i, covariance)
         super().__init__(shape, networks, latent_dim=d_v + d_i, features=inferred.width)
         self.posterior = inferred
-        self.d_v, self.d_i = d_v, d_i
+        self.d_v, self.d_i, self.perturbations = d_v, d_i, perturbations
         self.kl_responsive, self.kl_invariant = kl_responsive, kl_invariant
         self.alignment, self.alignment_kind = alignment, alignment_kind
         self.paired, self.sparsity = paired, sparsity
@@ -112,7 +112,7 @@ class CausalVAE(LatentModel):
         """Posteriors of trajectories (n, T, ...) that share one u (p,), as the second stage reads them."""
 
     def decode_latents(self, latents: Tensor, invariant: Tensor) -> Tensor:
-        """Decoder's output (transformed units) for z_v (n, d_v) and z_i (n, d_i)."""
+        """Decoder's output for z_v (n, d_v) and z_i (n, d_i): transformed inputs, or what counts are made of."""
         return self._decode(self.posterior.features_of(latents, invariant), invariant)
 
     def _decode(self, read: Tensor, invariant: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class CausalVAE(LatentModel):
 
         Parameters
         ----------
-        x : (n, T, ...) transformed frames
+        x : (n, T, ...) prepared frames
         responsive
             Posterior of each time's responsive part.
         invariant
@@ -156,7 +156,7 @@ class CausalVAE(LatentModel):
             latents = self.posterior.latents(value, z_i, mechanism, before)
             decoded = self._decode(self.posterior.read(value, latents), z_i)
             kl = kl + self.responsive_kl(Frame(features, invariant, mechanism, past, shared, before))
-            reconstruction = reconstruction + negative_log_likelihood(x[:, time], decoded, self.likelihood_variance)
+            reconstruction = reconstruction + self.likelihood.negative_log(self.transform, x[:, time], decoded)
             before, past = latents, features
         spread = invariant.factor.square().sum((1, 2))
         kl_i = 0.5 * (invariant.mean.square().sum(1) + spread - self.d_i) - log_determinant(invariant.factor)
@@ -215,12 +215,19 @@ class CausalVAE(LatentModel):
     def predict_latents(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Latents:
         """z_v and z_i of the cells that `predict` gives."""
 
-    def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-        return self.to_frames(*self.predict_latents(control, u, steps, generator))
+    def predict_outputs(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        return self.decode_latents(*self.predict_latents(control, u, steps, generator))
+
+    def reconstruct_outputs(self, control: Tensor) -> Tensor:
+        graph = self.mechanisms.graph
+        under = torch.zeros(len(control), self.perturbations, dtype=graph.dtype, device=graph.device)
+        features, invariant = self.infer(control, under)
+        latents = self.posterior.latents(features.mean, invariant.mean, self.mechanisms(under), None)
+        return self.decode_latents(latents, invariant.mean)
 
     def to_frames(self, latents: Tensor, invariant: Tensor) -> Tensor:
-        """Frames in the data's units for z_v and z_i."""
-        return self.transform.restore(self.decode_latents(latents, invariant))
+        """Frames in the data's units for z_v and z_i, without observation noise."""
+        return self.likelihood.mean(self.transform, self.decode_latents(latents, invariant))
 
     def draw_latents(
         self, mechanism: Mechanism, invariant: Tensor, before: Tensor | None, generator: torch.Generator

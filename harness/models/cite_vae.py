@@ -57,11 +57,10 @@ class CiteVAE(CausalVAE):
         return [start, *[after] * (times - 1)]
 
     def loss(self, frames: Tensor, u: Tensor, kl_weight: float, generator: torch.Generator | None) -> Loss:
-        n, times = frames.shape[:2]
+        times = frames.shape[1]
         responsive, invariant, each = self._infer_trajectory(frames, u)
-        inputs = self.transform.inputs(frames.flatten(0, 1)).unflatten(0, (n, times))
         mechanisms = self._mechanisms_over_time(u, times)
-        terms = self.trajectory_bound(inputs, responsive, invariant, mechanisms, generator)
+        terms = self.trajectory_bound(frames, responsive, invariant, mechanisms, generator)
         return self.assemble(terms, each, times, kl_weight)
 
     def contexts(self, frames: Tensor, u: Tensor) -> list[Context]:

@@ -44,8 +44,9 @@ class DiscrepancyVAE(LatentModel):
     generous reading. Of a longer trajectory it sees the first and the last frame. As published, all its parameters
     learn at one rate.
 
-    With an mlp, encoder and decoder are plain (no linear skip). [R]: errors and discrepancy are taken on transformed
-    inputs; the decoder ends linearly, where the published one, made for counts, ends in a leaky ReLU.
+    With an mlp, encoder and decoder are plain (no linear skip). Errors and discrepancy are taken on transformed inputs,
+    which are the data themselves unless standardised or reduced. [R]: the decoder ends linearly, where the published
+    one, made for counts, ends in a leaky ReLU.
 
     Parameters
     ----------
@@ -57,9 +58,10 @@ class DiscrepancyVAE(LatentModel):
     kl, kl_start
         β at the end of training, and the share of the epochs before it starts to rise from 0.
     discrepancy, discrepancy_over
-        α once it has risen; and whether cells are compared ``perturbation`` by perturbation (the published code does
-        so: each of its batches holds cells of one) or all those of a ``batch`` together, which cannot tell one
-        perturbation from another.
+        α once it has risen; and whether cells are compared ``perturbation`` by perturbation or all those of a ``batch``
+        together, which cannot tell one perturbation from another. Each batch of the published code holds cells of one
+        perturbation (``train.batches: by_condition``): with shuffled batches a perturbation has but a cell or two of
+        each, and the biased estimate then rewards generated cells that are all alike.
     bandwidth
         σ of the kernels, see `mmd`.
     temperature
@@ -183,9 +185,14 @@ class DiscrepancyVAE(LatentModel):
         latents = self.solve(self.infer(frames[:, -1]).mean + self.shifts(u))
         return Latents(latents, latents)
 
-    def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    def predict_outputs(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         noise = self.infer(control).sample(generator)
-        return self.transform.restore(self.decoder(self.solve(noise + self.shifts(u))))
+        decoded: Tensor = self.decoder(self.solve(noise + self.shifts(u)))
+        return decoded
+
+    def reconstruct_outputs(self, control: Tensor) -> Tensor:
+        decoded: Tensor = self.decoder(self.solve(self.infer(control).mean))
+        return decoded
 
 
 def ramp(epoch: int, epochs: int, start: float, stop: float) -> float:

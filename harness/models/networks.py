@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+#: Counts to which log-normalised frames scale each cell before the logarithm.
+COUNTS_PER = 1e4
+
 
 class LinearPlusMLP(nn.Module):
     """A linear map plus a small network: what is linear need not be learned through the nonlinearity.
@@ -45,15 +48,30 @@ class InputTransform(nn.Module):
         Principal components kept, or None.
     whiten
         Whether components are scaled one by one.
+    standardise
+        Without components: whether features are centred and scaled, or left as they are.
+    counts
+        Whether frames are log-normalised counts that go on beside their library sizes: `prepare` then reduces nothing,
+        and appends the sizes where they are given.
     """
 
     centre: Tensor
     scale: Tensor
     basis: Tensor
 
-    def __init__(self, shape: tuple[int, ...], components: int | None, whiten: bool = True) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        components: int | None,
+        whiten: bool = True,
+        *,
+        standardise: bool = True,
+        counts: bool = False,
+    ) -> None:
         super().__init__()
-        self.whiten = whiten
+        self.whiten, self.standardise, self.counts = whiten, standardise, counts
+        if counts and len(shape) != 1:
+            raise ValueError(f"likelihood: nb needs counts of genes, but a frame has shape {shape}; use mse")
         self.shape = shape
         self.components = components
         features = int(torch.tensor(shape).prod())
@@ -71,6 +89,8 @@ class InputTransform(nn.Module):
 
     def fit(self, frames: Tensor, generator: torch.Generator) -> None:
         """Fit on training frames (m, *shape) float; ``generator`` starts the search for large bases."""
+        if self.components is None and not self.standardise:
+            return  # centre 0 and scale 1, as made
         if self.components is None:
             axes = (0,) if frames.ndim == 2 else (0, 2, 3)
             self.centre.copy_(frames.mean(axes).reshape(self.centre.shape))
@@ -85,16 +105,44 @@ class InputTransform(nn.Module):
         deviations = (singular / max(len(flat) - 1, 1) ** 0.5).clamp_min(1e-6)
         self.scale.copy_(deviations if self.whiten else deviations[:1].expand_as(deviations))
 
-    def prepare(self, frames: Tensor) -> Tensor:
-        """All frames, once, as they are kept on the device: reduced where there is a PCA, else untouched."""
+    def prepare(self, frames: Tensor, library: Tensor | None = None) -> Tensor:
+        """All frames, once, as they are kept on the device: reduced where there is a PCA, else untouched.
+
+        Parameters
+        ----------
+        frames : (m, *shape)
+        library : (m,)
+            Total counts of their cells. With ``counts`` they are appended, (m, features + 1), and are what likelihoods
+            and draws of counts need; else of no use.
+        """
+        if self.counts:
+            return frames if library is None else torch.cat([frames.float(), library[:, None].float()], dim=1)
         if self.components is None:
             return frames
-        chunks = [((_float(part).flatten(1) - self.centre) @ self.basis) / self.scale for part in frames.split(4096)]
-        return torch.cat(chunks)
+        return torch.cat([self._reduced(part) for part in frames.split(4096)])
 
     def inputs(self, prepared: Tensor) -> Tensor:
         """A batch of prepared frames, as the encoder sees it."""
+        if self.counts:
+            prepared = prepared[:, : self.shape[0]]
+            return self._reduced(prepared) if self.components is not None else (prepared - self.centre) / self.scale
         return prepared if self.components is not None else (_float(prepared) - self.centre) / self.scale
+
+    def with_library(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-normalised frames (n, features) and library sizes (n,) of frames prepared with both.
+
+        Raises
+        ------
+        ValueError
+            If they were prepared without.
+        """
+        genes = self.shape[0]
+        if prepared.shape[1] != genes + 1:
+            raise ValueError("likelihood: nb needs the library size of every cell, and these were prepared without")
+        return prepared[:, :genes], prepared[:, genes]
+
+    def _reduced(self, frames: Tensor) -> Tensor:
+        return ((_float(frames).flatten(1) - self.centre) @ self.basis) / self.scale
 
     def restore(self, outputs: Tensor) -> Tensor:
         """The decoder's output in the units of float frames, (n, *shape)."""

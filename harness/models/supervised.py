@@ -74,7 +74,10 @@ class Supervised(LatentModel):
         found = self._read(frames[:, -1]) * self.spread + self.centre
         return Latents(*found.split(list(self.columns), dim=1))
 
-    def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    def predict_outputs(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        raise NotImplementedError(NO_DECODER)
+
+    def reconstruct_outputs(self, control: Tensor) -> Tensor:
         raise NotImplementedError(NO_DECODER)
 
     def _read(self, x: Tensor) -> Tensor:

@@ -7,8 +7,10 @@ before: a run by its trial's id, the points of a curve by name and step.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.study.mlflow_store import all_runs
@@ -33,8 +35,10 @@ T = TypeVar("T")
 #: MLflow takes at most this many points, and this many params, in one request.
 BATCH, PARAMS_BATCH = 1000, 100
 PARENT_TAG = "mlflow.parentRunId"
+#: Name of the model among a run's artifacts.
+MODEL = "model"
 #: Tags of a child that say what it holds.
-MARKS = ("trial_id", "synced_epoch", "synced_result", "synced_cell")
+MARKS = ("trial_id", "synced_epoch", "synced_result", "synced_cell", "synced_model")
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 
 
@@ -48,6 +52,7 @@ class Child:
     epoch : the last epoch up to which it holds every point.
     ended : mark of the result it holds; empty before.
     cell : mark of the scores of its cell that it holds.
+    model : mark of the result whose model it holds.
     certain : whether it is known to hold no point of a later epoch.
     described : whether its params are known to be there.
     """
@@ -56,6 +61,7 @@ class Child:
     epoch: int = 0
     ended: str = ""
     cell: str = ""
+    model: str = ""
     certain: bool = False
     described: bool = False
 
@@ -150,6 +156,31 @@ class ChildRuns:
         if self._book is not None:
             self._book.note(child.run_id, trial_id=trial_id, synced_cell=mark)
 
+    def log_model(self, trial_id: str, mark: str, write: Callable[[Path], None]) -> str | None:
+        """Have a trial's run hold its model, as `harness.study.exported` writes it; gives the run, where there is one.
+
+        Parameters
+        ----------
+        trial_id
+            The trial.
+        mark
+            Of the result that the model belongs to: one that is there is not written again.
+        write
+            Writes the model into a new folder.
+        """
+        child = self._children.get(trial_id) or self._look_up(trial_id)
+        if child is None or child.model == mark:
+            return None if child is None else child.run_id
+        with tempfile.TemporaryDirectory() as scratch:
+            write(Path(scratch) / MODEL)
+            self._check()
+            self._client.log_artifacts(child.run_id, str(Path(scratch) / MODEL), MODEL)
+        self._client.set_tag(child.run_id, "synced_model", mark)
+        child.model = mark
+        if self._book is not None:
+            self._book.note(child.run_id, trial_id=trial_id, synced_model=mark)
+        return child.run_id
+
     # ------------------------------------------------------------------------------------------- one run
 
     def _make(self, trial: TrackedTrial) -> Child:
@@ -234,7 +265,8 @@ class ChildRuns:
 
 def _child(run_id: str, marks: Mapping[str, str]) -> Child:
     epoch = int(marks.get("synced_epoch", 0))
-    return Child(run_id, epoch, marks.get("synced_result", ""), marks.get("synced_cell", ""))
+    ended, cell, model = (marks.get(f"synced_{what}", "") for what in ("result", "cell", "model"))
+    return Child(run_id, epoch, ended, cell, model)
 
 
 def _chunks(points: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -132,6 +132,11 @@ class TrialFolder:
         return self.path / "latents.npz"
 
     @property
+    def ood(self) -> Path:
+        """Every OOD score, condition by condition, CSV."""
+        return self.path / "ood.csv"
+
+    @property
     def split(self) -> Path:
         """Which cells trained, validated and tested."""
         return self.path / "split.json"

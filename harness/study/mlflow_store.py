@@ -59,18 +59,23 @@ def create_default_store(root: Path) -> None:
 
 def connect(uri: str) -> MlflowClient:
     """A client for ``uri``; MLflow itself is kept quiet."""
+    os.environ.update(_FORCED)
+    keep_quiet()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def keep_quiet() -> None:
+    """Have MLflow print neither progress nor what it then raises; to be called before it is imported."""
     import logging
 
-    os.environ.update(_FORCED)
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # it prints the traceback of an error that it then raises, and that we say in a sentence
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
 
 
 def all_runs(client: MlflowClient, experiment_id: str, wanted: str) -> Iterator[Any]:

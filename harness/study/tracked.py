@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
 from harness.study.backlog import Backlog
+from harness.study.exported import is_exportable, note_exported, write_model
 from harness.study.folder import StudyFolder, TrialFolder
 from harness.study.launches import Launch, environment
 from harness.study.plan import PlannedTrial
 from harness.study.spec import StudySpec
-from harness.study.tables import MCC_ACROSS_SEEDS
 from harness.study.tracked_trial import TrackedTrial, end_mark
 from harness.study.tracking import Tracker
 
@@ -104,6 +104,8 @@ class Tracking:
                 artifacts[report.heatmap] = ""
             for one in report.agreements:
                 self._backlog.put(f"cell {one.trial_id}", partial(self._log_agreement, one))
+        for trial_id in note_exported(self._folder, () if report is None else self._best(report)):
+            self._backlog.put(f"model {trial_id}", partial(self._log_model, trial_id))
         texts = {
             "environment.json": json.dumps(environment(), indent=1),
             "reused_trials.json": json.dumps(record.reused, indent=1),
@@ -112,8 +114,22 @@ class Tracking:
         self._backlog.put("end", lambda: self._tracker.end_launch(status, artifacts, texts, self._metrics))
 
     def _log_agreement(self, one: Agreement) -> bool:
-        scores = {MCC_ACROSS_SEEDS: one.value}
-        return self._tracker.log_cell(one.trial_id, scores, trials=one.trials, time=one.time)
+        return self._tracker.log_cell(one.trial_id, one.scores, trials=one.trials, time=one.time)
+
+    def _best(self, report: Report) -> Iterator[str]:
+        """The best trials of a report that have a model to be brought."""
+        for trial_id in report.best:
+            if is_exportable(self._folder.trial(trial_id)):
+                yield trial_id
+
+    def _log_model(self, trial_id: str) -> bool:
+        """Bring a trial's model; where the trial is gone, or was retried and has none now, there is none to bring."""
+        folder = self._folder.trial(trial_id)
+        result = folder.read_result()
+        if result is None or not is_exportable(folder):
+            return True
+        held = self._tracker.log_model(trial_id, end_mark(result), partial(write_model, folder.path))
+        return held is not None or self._tracker.error == ""
 
     def _task(self, trial: PlannedTrial, mark: str) -> Callable[[], bool]:
         """Bring a trial to MLflow from its folder: many may wait, so that none holds its numbers in memory."""
@@ -136,7 +152,7 @@ class Tracking:
         )
 
     def _artifacts(self, folder: TrialFolder, trial: PlannedTrial) -> dict[Path, str]:
-        files = {folder.spec: "", folder.split: "", folder.result: ""}
+        files = {folder.spec: "", folder.split: "", folder.ood: "", folder.result: ""}
         figure = _latents_figure(folder, trial.name)
         if figure is not None:
             files[figure] = ""

@@ -151,6 +151,16 @@ class Tracker:
 
         return self._guarded(write)
 
+    def log_model(self, trial_id: str, mark: str, write: Callable[[Path], None]) -> str | None:
+        """Have a trial's child run hold its model; gives the run, and None where that was not possible.
+
+        Parameters are those of `harness.study.child_runs.ChildRuns.log_model`; with ``error`` empty there is no run.
+        """
+        held: list[str | None] = []
+        self.error = ""
+        self._guarded(lambda: held.append(self._connected()[1].log_model(trial_id, mark, write)))
+        return held[0] if held else None
+
     # --------------------------------------------------------------------------------------- connection
 
     def _connected(self) -> tuple[MlflowClient, ChildRuns]:

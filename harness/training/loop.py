@@ -27,13 +27,13 @@ from harness.models.causal_vae import CausalVAE
 from harness.models.moments import Moments
 from harness.models.supervised import Supervised
 from harness.training import checkpoint
+from harness.training.batches import epoch_batches
+from harness.training.collapse import inactive
 from harness.training.pairing import Pairing
+from harness.training.predicted import PredictedConditions
 from harness.training.second_stage import applies_to, posterior_moments, second_stage
 from harness.training.supervision import regression_targets
-from harness.trial_spec import TrainSpec
-
-#: A latent dimension is active when its posterior mean varies more than this over cells (Burda et al. 2016).
-ACTIVE_VARIANCE = 0.01
+from harness.trial_spec import PREDICTED_METRICS, TrainSpec
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ class Trainer:
         self.keep_every_epoch = keep_every_epoch
         self.log = LineFile(files.metrics)
         with torch.no_grad():
-            self.prepared = model.transform.prepare(data.frames.to(device))
+            library = None if data.library is None else data.library.to(device)
+            self.prepared = model.transform.prepare(data.frames.to(device), library)
         self.u = data.u.to(device)
         if isinstance(model, Supervised) and data.truth is not None:
             self.truth = torch.cat(regression_targets(data.truth), dim=1).to(device)
@@ -121,8 +122,9 @@ class Trainer:
         if fast:
             groups.append({"params": fast, "lr": rate * spec.mechanism_rate, "base": rate * spec.mechanism_rate})
         self.optimizer = torch.optim.Adam(groups, fused=True)  # one call for all parameters: a fifth of a small step
+        self.predicted = PredictedConditions(model, data, device) if spec.monitor in PREDICTED_METRICS else None
         self.epoch = 0
-        self.best = math.inf
+        self.best = math.inf  # of the monitored metric, turned so that less is better
         self.best_epoch = 0
         self.since_best = 0
         self.seconds = self.stage_seconds = 0.0
@@ -131,7 +133,12 @@ class Trainer:
 
     # -- the loop -----------------------------------------------------------------------------------------
 
-    def run(self, on_epoch: Callable[[int], None] | None = None, leave: Callable[[], bool] = lambda: False) -> Trained:
+    def run(
+        self,
+        on_epoch: Callable[[int], None] | None = None,
+        leave: Callable[[], bool] = lambda: False,
+        until: int | None = None,
+    ) -> Trained:
         """Train to the end, from a checkpoint where there is one, and leave the best weights in the model.
 
         Parameters
@@ -140,6 +147,9 @@ class Trainer:
             Called after each epoch with its number.
         leave
             Asked after each epoch; once it says so, a checkpoint is written and training is interrupted.
+        until
+            Epoch after which to validate, write a checkpoint and return, the last weights in the model; default: the
+            end.
 
         Raises
         ------
@@ -152,16 +162,17 @@ class Trainer:
         """
         self._resume()
         saved_at = time.monotonic()
-        while self.epoch < self.spec.epochs and not self._out_of_patience():
+        last = self.spec.epochs if until is None else min(until, self.spec.epochs)
+        while self.epoch < last and not self._out_of_patience():
             started = time.monotonic()
             self.epoch += 1
             metrics = self._train_epoch()
             if self.epoch == self._second_stage_at() < self.spec.epochs:
                 metrics |= self._second_stage()
-            due = self.epoch % self.spec.validate_every == 0 or self.epoch == self.spec.epochs
+            due = self.epoch % self.spec.validate_every == 0 or self.epoch == last
             if due:
                 metrics |= self._validate()
-                self._remember_best(metrics["validation/loss"])
+                self._remember_best(self.judged(metrics))
             self.last |= metrics
             self.seconds += time.monotonic() - started
             self._log(metrics)
@@ -180,28 +191,36 @@ class Trainer:
             if on_epoch is not None:
                 on_epoch(self.epoch)
         self.log.settle()
+        if until is not None:
+            checkpoint.save(self.files.checkpoint, self._state())  # waits for room: it is all a start ends with
+            return self._trained()
         self._save()  # so that an interruption while scoring does not train again
         self.model.load_state_dict(self.best_state)
+        if self.predicted is not None:
+            self.last |= self._validate()  # of the weights that are kept, which a search goes by
         if self._second_stage_at():
             started = time.monotonic()
             self.last.pop("train/restart_agreement", None)  # of the earlier stage, which this one replaces
             self.last |= self._second_stage() | self._validate()
             self.seconds += time.monotonic() - started
+        return self._trained()
+
+    def _trained(self) -> Trained:
         return Trained(self.best_epoch, self.epoch, dict(self.last), self.seconds, self.stage_seconds)
 
     def _train_epoch(self) -> dict[str, float]:
         self.model.train()
         self.model.begin_epoch(self.epoch, self.spec.epochs)
         self._set_rates()
-        random = generator(self.seed, "batches", self.epoch)
         noise = generator(self.seed, "noise", self.epoch, device=self.device)
         rows = self.data.splits["train"]
         index = self.pairing.index("train", self.epoch).to(self.device)
         u = self.u[rows.to(self.device)]
-        order = torch.randperm(len(rows), generator=random).to(self.device)
+        random = generator(self.seed, "batches", self.epoch)
+        drawn = epoch_batches(self.data.condition[rows], self.spec.batches, self.spec.batch_size, random)
+        batches = [batch.to(self.device) for batch in drawn]
         kl_weight = self._kl_weight()
         sums: dict[str, Tensor] = {}
-        batches = [batch for batch in order.split(self.spec.batch_size) if len(batch) > 1]
         for batch in batches:
             self.optimizer.zero_grad(set_to_none=True)
             with self._autocast():
@@ -240,6 +259,8 @@ class Trainer:
         metrics["validation/loss"] = metrics.pop("validation/bound")
         metrics["validation/active_responsive"] = float(_active(torch.cat(means_v)))
         metrics["validation/active_invariant"] = float(_active(torch.cat(means_i)))
+        if self.predicted is not None:
+            metrics |= self.predicted.measure(generator(self.seed, "validation predictions", device=self.device))
         self._refuse_nonfinite(metrics)
         return metrics
 
@@ -300,6 +321,11 @@ class Trainer:
     def _out_of_patience(self) -> bool:
         return self.spec.patience is not None and self.since_best >= self.spec.patience
 
+    def judged(self, metrics: dict[str, float]) -> float:
+        """The monitored metric of ``metrics``, turned so that less is better."""
+        value = metrics[self.spec.monitor]
+        return -value if self.spec.monitor == "validation/pearson_delta" else value
+
     def _remember_best(self, loss: float) -> None:
         # weights fitted under a partial KL weight are no candidates: their bound is not the one that was optimised
         if self._kl_weight() < 1.0 or not self.model.settled:
@@ -325,9 +351,10 @@ class Trainer:
 
         A checkpoint stands for the lines up to its epoch: none without them.
         """
-        if not self.log.flush():
-            return False
-        state = {
+        return self.log.flush() and checkpoint.try_save(self.files.checkpoint, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "epoch": self.epoch,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -339,7 +366,6 @@ class Trainer:
             "stage_seconds": self.stage_seconds,
             "last": self.last,
         }
-        return checkpoint.try_save(self.files.checkpoint, state)
 
     def _resume(self) -> None:
         state = checkpoint.load(self.files.checkpoint, self.device)
@@ -365,7 +391,7 @@ class Trainer:
 
 
 def _active(means: Tensor) -> int:
-    return int((means.var(0) > ACTIVE_VARIANCE).sum()) if len(means) > 1 else 0
+    return len(means.T) - len(inactive(means))
 
 
 def _drop_after(path: Path, epoch: int) -> None:

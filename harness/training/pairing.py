@@ -37,6 +37,11 @@ class Pairing:
     def __init__(self, data: PerturbationData, kind: str, seed: int) -> None:
         if kind == "auto":
             kind = data.pairs
+        if data.pairs == "drawn" and kind in ("true", "random", "ot"):
+            raise UserError(
+                f"pairing: {kind} is not possible with a time course of a file, whose cells data.time_pairs has put "
+                "into rows; use pairing: auto"
+            )
         if kind == "true" and data.pairs != "true":
             raise UserError("pairing: true needs data with true pairs, which these do not have; use random or ot")
         if kind in ("random", "ot") and data.index.shape[1] > 2:
@@ -48,7 +53,7 @@ class Pairing:
         """Frame index (k, T) of the rows of ``split`` in ``epoch``; (k, seen) where later times are held out."""
         rows = self.data.splits[split]
         index = self.data.index[rows, : self.data.seen]
-        if self.kind in ("true", "none"):
+        if self.kind in ("true", "none", "drawn"):
             return index
         controls = self.data.index[self.data.control_rows(split), -1]
         if len(controls) == 0:

@@ -6,11 +6,12 @@ import io
 import numpy as np
 import pytest
 from report_samples import fill, latents, planned, study, write_result
+from scipy.optimize import linear_sum_assignment
 
 from harness.evaluation.identifiability import mcc
 from harness.study.across_seeds import agreement, agreements
 from harness.study.report import write_report
-from harness.study.tables import MCC_ACROSS_SEEDS
+from harness.study.tables import GRAPH_STABILITY, MCC_ACROSS_SEEDS, TARGET_STABILITY
 
 
 def kept(responsive, **other):
@@ -134,3 +135,82 @@ def test_real_data_without_truth_have_it_too(folder):
     report = write_report(folder, spec, plan, width=200)
     assert {one.trials for one in report.agreements} == {3}
     assert "MCC between seeds" in (folder.report / "table.md").read_text()
+
+
+def test_latents_are_matched_on_other_cells_than_they_are_scored_on(rng):
+    # with as many latents as here, a match scored on its own cells finds correlations that are not there
+    blocks = [rng.standard_normal((60, 20)) for _ in range(2)]
+    on_half = np.abs(np.corrcoef(blocks[0][:30], blocks[1][:30], rowvar=False)[:20, 20:])
+    rows, columns = linear_sum_assignment(-on_half)
+    found = agreement([kept(one) for one in blocks])
+    # of independent normals the mean of |r| over 30 cells is about √(2 / (29 π)) = 0.15
+    assert on_half[rows, columns].mean() > 0.3
+    assert found == pytest.approx(0.15, abs=0.04)
+
+
+def structured(folder, plan, **changes):
+    """Latents of each trial as the first one's in another order, and its graph and targets with them."""
+    rng = np.random.default_rng(0)
+    block, graph = rng.standard_normal((60, 3)), np.array([[0, 0, 0], [0.9, 0, 0], [0, 0.9, 0]])
+    targets = np.array([[1.0, 0, 0], [0, 0, 1.0]])
+    for point in plan.points:
+        for trial, order in zip(point.trials, ([0, 1, 2], [2, 0, 1], [1, 2, 0]), strict=True):
+            arrays = kept(block[:, order], graph=graph[np.ix_(order, order)], targets=targets[:, order])
+            arrays |= {"perturbations": np.array(["KLF1", "SET"])} | changes
+            np.savez(folder.trial(trial.trial_id).latents, **arrays)
+
+
+def rows_of(folder, name):
+    return list(csv.DictReader(io.StringIO((folder.report / name).read_text())))
+
+
+def test_the_graph_and_targets_of_the_seeds_are_compared_and_listed(folder):
+    spec = study()
+    plan = planned(spec)
+    fill(folder, plan.points)
+    structured(folder, plan)
+    report = write_report(folder, spec, plan, width=300)
+    for one in report.agreements:
+        assert one.structure == {
+            GRAPH_STABILITY: 1.0,
+            f"{GRAPH_STABILITY}_chance": pytest.approx(2 / 6),
+            TARGET_STABILITY: 1.0,
+            f"{TARGET_STABILITY}_chance": pytest.approx(1 / 3),
+        }
+        assert one.scores == {MCC_ACROSS_SEEDS: one.value, **one.structure}
+    cell = plan.points[0].cell
+    edges = [row for row in rows_of(folder, "edges_across_seeds.csv") if row["cell"] == cell]
+    found = {(row["from"], row["to"]): (row["frequency"], row["same_sign"], row["trials"]) for row in edges}
+    first = plan.points[0].trials[0].trial_id
+    assert {row["named_by"] for row in edges} == {first}
+    assert found == {
+        ("responsive_1", "responsive_2"): ("1.0", "1.0", "3"),
+        ("responsive_2", "responsive_3"): ("1.0", "1.0", "3"),
+    }
+    targets = [row for row in rows_of(folder, "targets_across_seeds.csv") if row["cell"] == cell]
+    assert {(row["perturbation"], row["latent"], row["frequency"]) for row in targets} == {
+        ("KLF1", "responsive_1", "1.0"),
+        ("SET", "responsive_3", "1.0"),
+    }
+    assert {folder.report / "edges_across_seeds.csv", folder.report / "targets_across_seeds.csv"} <= set(report.files)
+    assert "Graph and targets between seeds: F1" in (folder.report / "table.md").read_text()
+    assert {row["mean"] for row in metric_rows(folder, GRAPH_STABILITY)} == {"1.0"}
+
+
+def metric_rows(folder, metric):
+    return [row for row in rows_of(folder, "table.csv") if row["metric"] == metric]
+
+
+def test_structure_that_not_all_seeds_kept_alike_is_not_compared(folder):
+    spec = study()
+    plan = planned(spec)
+    fill(folder, plan.points)
+    structured(folder, plan)
+    for point in plan.points:
+        path = folder.trial(point.trials[1].trial_id).latents
+        arrays = dict(np.load(path))
+        np.savez(path, **{name: value for name, value in arrays.items() if name != "graph"})
+    report = write_report(folder, spec, plan)
+    assert {tuple(one.structure) for one in report.agreements} == {()}
+    assert len(report.agreements) == len(plan.points)
+    assert not (folder.report / "edges_across_seeds.csv").exists()

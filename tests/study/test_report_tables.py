@@ -6,7 +6,7 @@ from report_samples import MCC, record
 from harness.study.notes import notes
 from harness.study.records import Records
 from harness.study.statistics import Estimate
-from harness.study.tables import Column, Score, axis_text, decimals_for, model_text, score_text, tables
+from harness.study.tables import Column, Score, axis_text, decimals_for, model_text, ood_tables, score_text, tables
 
 RMSE = "ood/double/rmse_relative"
 
@@ -187,3 +187,31 @@ def test_scores_of_graph_targets_and_restarts_stand_where_details_are_asked_for(
     (plain,), (detailed,) = tables(records), tables(records, detailed=True)
     assert [column.title for column in plain.columns] == ["MCC"]
     assert [column.title for column in detailed.columns] == ["MCC", "graph F1", "restart agreement"]
+
+
+def test_prediction_has_a_table_of_genes_and_one_of_intervals_over_conditions():
+    def values(shift):
+        more = {"pearson_delta_top20de": 0.7, "de_auroc": 0.8}
+        return {RMSE: 0.45 + shift, f"{RMSE}_low": 0.40 + shift, f"{RMSE}_high": 0.52 + shift} | {
+            f"ood/double/{name}": value for name, value in more.items()
+        }
+
+    baselines = {f"baseline/additive/{name}": value for name, value in values(0.1).items()}
+    records = Records(record("a", seed, metrics=values(0.02 * seed), baselines=baselines) for seed in range(2))
+    genes, ends = ood_tables(records)
+    assert [column.title for column in genes.columns] == ["Pearson Δ, top 20 DE", "AUROC of DE genes"]
+    assert [column.direction for column in genes.columns] == ["higher", "higher"]
+    assert texts(ends) == [
+        ["PerturbedVAE", "2", "0.460 [0.410, 0.530]"],  # the ends' means over seeds
+        ["additive", "", "0.550 [0.500, 0.620]"],
+    ]
+    assert ood_tables(Records(cell("a", (0.9,), (0.1,)))) == []
+
+
+def test_a_missing_package_is_named_once_for_all_trials():
+    ranked = {"ood/double/perturbation_rank": 0.5}
+    without = Records([record("a", 0, metrics=ranked)])
+    assert any(line.startswith("No wasserstein: it needs POT") for line in notes(without, []))
+    both = Records([record("a", 0, metrics=ranked | {"ood/double/wasserstein": 3.0})])
+    for records in (both, Records(cell("a", (0.9,), (0.1,)))):
+        assert not any("POT" in line for line in notes(records, []))

@@ -64,6 +64,15 @@ TWO = [{"metric": "validation/loss", "direction": "minimize"}, {"metric": "valid
 SEARCH = {"trials": 3, "space": {"latent_dim": {"low": 5, "high": 9}}}
 
 
+def test_an_objective_that_is_measured_only_where_training_goes_by_it_says_so():
+    objective = {"metric": "validation/pearson_delta", "direction": "maximize"}
+    assert "set train.monitor: validation/pearson_delta" in refused(objective=objective)
+    for train in ("validation/rmse", "validation/pearson_delta"):
+        assert study(objective=objective, train={"monitor": train}).objective[0].metric == objective["metric"]
+    swept = {"train.monitor": ["validation/loss", "validation/rmse"]}
+    assert study(objective=objective, grid=swept).train.monitor == "validation/loss"
+
+
 def test_sampler_follows_the_number_of_objectives():
     assert study(search=SEARCH).search.sampler == "tpe"
     assert study(search=SEARCH, objective=TWO).search.sampler == "nsga2"
@@ -76,6 +85,16 @@ def test_pruning_needs_a_single_validation_curve():
     assert "single objective" in refused(search=median, objective=TWO)
     oracle = {"metric": "ood/double/r2", "direction": "maximize", "oracle": True}
     assert "validation/" in refused(search=median, objective=oracle)
+
+
+@pytest.mark.parametrize(
+    ("metric", "right", "wrong"),
+    [("ood/double/pearson_delta_top20de", "maximize", "minimize"), ("ood/x/rmse_relative", "minimize", "maximize")],
+)
+def test_an_objective_knows_which_way_its_metric_is_better(metric, right, wrong):
+    objective = {"metric": metric, "oracle": True}
+    assert study(search=SEARCH, objective={**objective, "direction": right}).objective[0].direction == right
+    assert f"say direction: {right}" in refused(search=SEARCH, objective={**objective, "direction": wrong})
 
 
 def test_hyperband_compares_trials_of_one_length():

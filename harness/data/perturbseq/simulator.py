@@ -1,15 +1,11 @@
 """Simulated single cells: counts from a known responsive/invariant latent process.
 
-Latents of the linear-Gaussian process set the activity of gene programs (sparse loadings); activities give each gene's
-share of a cell's counts; library sizes are log-normal and counts negative-binomial:
-
-    log ρ_g = b_g + Σ_k W_gk z_k,    π = ρ / Σ ρ,    m = ℓ π,    ℓ ~ LogNormal,
-    x_g ~ NB(mean m_g, variance m_g + a m_g²)
+Latents come from the linear-Gaussian process (``latent_process.py``), counts from gene programs (``count_model.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -20,25 +16,16 @@ from scipy import sparse
 from torch import Tensor
 
 from harness.data.latent_process import Design, make_design, sample_process
+from harness.data.perturbseq.count_model import draw_counts, draw_genes, expression_shares
 from harness.data.perturbseq.labels import CONTROL, canonical
 from harness.data.seeding import derive
 from harness.data_spec import PerturbseqData
 
-Floats = npt.NDArray[np.float64]
-
-#: sd of log library size, as in common droplet data.
-LIBRARY_SD = 0.4
-#: Share of genes that a program (one latent) moves, and the sd of its log-fold change per sd of the latent.
-LOADING_DENSITY, LOADING_SD = 0.2, 0.4
-#: sd of log mean expression over genes.
-BASELINE_SD = 1.0
-#: Cells drawn at once.
-_BLOCK = 2000
-
 
 def design_of(spec: PerturbseqData) -> Design:
-    """Perturbations, their targets and the cells of each condition."""
-    return make_design(spec, tuple(f"v{k + 1}" for k in range(spec.process.responsive)))
+    """Perturbations, their targets and the cells of each condition, which ``simulator.cells_sd`` makes uneven."""
+    design = make_design(spec, tuple(f"v{k + 1}" for k in range(spec.process.responsive)))
+    return replace(design, environment=_uneven(spec, design)) if spec.simulator.cells_sd > 0 else design
 
 
 def simulate(spec: PerturbseqData) -> anndata.AnnData:
@@ -54,8 +41,10 @@ def simulate(spec: PerturbseqData) -> anndata.AnnData:
     AnnData
         (cells × T) observations by genes of raw counts (CSR). ``obs``: the perturbation in ``spec.column``
         (default ``condition``) with ``spec.control`` (default ``control``), ``nperts``, ``trajectory`` (observations
-        of one simulated cell) and ``time`` (0: its control twin, which shares its invariant latents). ``obsm``: true
-        ``responsive`` (d_v) and ``invariant`` (d_i) latents.
+        of one simulated cell), ``time`` (0: its control twin, which shares its invariant latents) and, with several
+        batches, ``batch``. ``obsm``: true ``responsive`` (d_v) and ``invariant`` (d_i) latents. ``var``: each gene's
+        log mean expression in ``baseline``, up to a constant, and its ``dispersion``. ``varm``: ``loadings``
+        (d_v + d_i), log-fold changes per sd of each latent, responsive first.
     """
     assert isinstance(spec.seed, int), "the plan resolves data.seed: per_trial"
     design = design_of(spec)
@@ -63,74 +52,59 @@ def simulate(spec: PerturbseqData) -> anndata.AnnData:
     n, times, d_v = sample.responsive.shape
     responsive = sample.responsive.reshape(n * times, d_v)
     invariant = sample.invariant.repeat_interleave(times, dim=0)
-    rates = expression_shares(torch.cat([responsive, invariant], dim=1), spec.genes, spec.seed)
-    column = spec.column or "condition"
+    latents = torch.cat([responsive, invariant], dim=1)
+    genes = draw_genes(spec, latents.shape[1])
+    batch = _batches(spec, n).repeat(times)
+    shares = expression_shares(genes, latents, batch)
+    counts = draw_counts(shares, genes.dispersion, spec.library_size, spec.simulator.library_sd, spec.seed)
+    obs = _observations(design, times, spec.column or "condition", spec.control or CONTROL)
+    if spec.simulator.batches > 1:
+        obs["batch"] = pd.Categorical.from_codes(
+            batch, categories=[f"batch{k + 1}" for k in range(spec.simulator.batches)]
+        )
     return anndata.AnnData(
-        X=_counts(rates, spec),
-        obs=_observations(design, times, column, spec.control or CONTROL),
-        var=pd.DataFrame(index=[f"gene{k + 1}" for k in range(spec.genes)]),
+        X=sparse.vstack([sparse.csr_matrix(block) for block in counts], format="csr"),
+        obs=obs,
+        var=pd.DataFrame(
+            {"baseline": genes.baseline, "dispersion": genes.dispersion},
+            index=[f"gene{k + 1}" for k in range(spec.genes)],
+        ),
         obsm={"responsive": responsive.numpy(), "invariant": invariant.numpy()},
+        varm={"loadings": genes.loadings.T.copy()},
     )
 
 
-def expression_shares(latents: Tensor, genes: int, seed: int) -> Iterator[Floats]:
-    """Each gene's expected share of a cell's counts, in blocks of cells.
+def _uneven(spec: PerturbseqData, design: Design) -> Tensor:
+    """(n,) condition of each row where conditions have log-normal numbers of cells.
 
-    Parameters
-    ----------
-    latents : (m, d)
-    genes
-        Number of genes; each program moves at least one.
-    seed
-        The data seed.
-
-    Yields
-    ------
-    (block, genes) float64, rows summing to one.
+    No condition is left with fewer than ``spec.min_cells``, or with fewer than its even share where that is less.
     """
-    random = np.random.default_rng(derive(seed, "gene programs"))
-    d = latents.shape[1]
-    loadings = random.normal(0, LOADING_SD, (d, genes)) * (random.random((d, genes)) < LOADING_DENSITY)
-    loadings[np.arange(d), random.integers(genes, size=d)] = LOADING_SD  # no program is silent
-    baseline = random.normal(0, BASELINE_SD, genes)
-    # every program moves expression alike, however far its latent spreads
-    activity = ((latents - latents.mean(0)) / latents.std(0)).double().numpy()
-    for start in range(0, len(activity), _BLOCK):
-        logs = baseline + activity[start : start + _BLOCK] @ loadings
-        shares = np.exp(logs - logs.max(axis=1, keepdims=True))
-        yield shares / shares.sum(axis=1, keepdims=True)
-
-
-def negative_binomial(mean: Floats, dispersion: float, random: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Counts with the given mean m and variance m + a m² (gamma-mixed Poisson); a = 0 is Poisson.
-
-    Parameters
-    ----------
-    mean
-        Expected counts, any shape.
-    dispersion
-        a >= 0.
-    random
-        The stream to draw from.
-    """
-    if dispersion > 0:
-        mean = random.gamma(1 / dispersion, dispersion * mean)
-    return random.poisson(mean)
-
-
-def library_sizes(cells: int, mean: float, random: np.random.Generator) -> Floats:
-    """Log-normal expected counts of each cell, (cells,), with the given mean."""
-    return random.lognormal(np.log(mean) - LIBRARY_SD**2 / 2, LIBRARY_SD, cells)
-
-
-def _counts(shares: Iterator[Floats], spec: PerturbseqData) -> sparse.csr_matrix:
     assert isinstance(spec.seed, int)
-    random = np.random.default_rng(derive(spec.seed, "counts"))
-    blocks = []
-    for block in shares:
-        mean = block * library_sizes(len(block), spec.library_size, random)[:, None]
-        blocks.append(sparse.csr_matrix(negative_binomial(mean, spec.dispersion, random).astype(np.int32)))
-    return sparse.vstack(blocks, format="csr")
+    random = np.random.default_rng(derive(spec.seed, "cells per condition"))
+    weights = random.lognormal(0, spec.simulator.cells_sd, len(design.conditions))
+    single = spec.environments + 1
+    doubles = len(design.conditions) - single
+    parts = [(spec.cells, 0, single), (spec.test_cells, 0, single), (doubles * spec.double_cells, single, None)]
+    conditions = [
+        np.arange(start, start + len(weights[start:stop])).repeat(_shared_out(total, weights[start:stop], spec))
+        for total, start, stop in parts
+        if total
+    ]
+    return torch.from_numpy(np.concatenate(conditions))
+
+
+def _shared_out(total: int, weights: npt.NDArray[np.float64], spec: PerturbseqData) -> npt.NDArray[np.int64]:
+    """``total`` cells over conditions by weight, above what each has at least."""
+    least = min(total // len(weights), spec.min_cells)
+    edges = np.rint(np.cumsum(weights) / weights.sum() * (total - least * len(weights))).astype(np.int64)
+    return least + np.diff(edges, prepend=0)
+
+
+def _batches(spec: PerturbseqData, cells: int) -> npt.NDArray[np.int64]:
+    """Batch of each simulated cell, (cells,), in a random order so that conditions share them."""
+    assert isinstance(spec.seed, int)
+    random = np.random.default_rng(derive(spec.seed, "batch of a cell"))
+    return random.permutation(np.arange(cells) % spec.simulator.batches)
 
 
 def _observations(design: Design, times: int, column: str, control: str) -> pd.DataFrame:

@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -5,14 +7,8 @@ import torch
 from harness.data import load
 from harness.data.fingerprint import fingerprint
 from harness.data.perturbseq import describe
-from harness.data.perturbseq.simulator import (
-    LIBRARY_SD,
-    design_of,
-    expression_shares,
-    library_sizes,
-    negative_binomial,
-    simulate,
-)
+from harness.data.perturbseq.labels import members_of
+from harness.data.perturbseq.simulator import design_of, simulate
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
 from harness.process_spec import LinearGaussianSpec
@@ -22,43 +18,6 @@ def small(**options):
     process = {"responsive": 2, "invariant": 3, **options.pop("process", {})}
     sizes = {"environments": 4, "doubles": 2, "cells": 600, "test_cells": 200, "double_cells": 50, "genes": 80}
     return PerturbseqData(**{**sizes, **options}, process=LinearGaussianSpec(**process))
-
-
-@pytest.mark.parametrize("dispersion", [0.0, 0.1, 1.5])
-@pytest.mark.parametrize("mean", [0.3, 4.0, 50.0])
-def test_counts_have_the_negative_binomials_moments(dispersion, mean):
-    n = 200_000
-    counts = negative_binomial(np.full(n, mean), dispersion, np.random.default_rng(0))
-    variance = mean + dispersion * mean**2
-    # fourth central moment of the negative binomial: 3σ⁴ + σ² (1 + 6a σ²) (a = 0: Poisson)
-    fourth = 3 * variance**2 + variance * (1 + 6 * dispersion * variance)
-    assert counts.mean() == pytest.approx(mean, abs=5 * np.sqrt(variance / n))
-    assert counts.var() == pytest.approx(variance, abs=5 * np.sqrt((fourth - variance**2) / n))
-    zero = (1 + dispersion * mean) ** (-1 / dispersion) if dispersion else np.exp(-mean)
-    assert np.mean(counts == 0) == pytest.approx(zero, abs=5 * np.sqrt(zero / n))
-
-
-def test_library_sizes_are_log_normal_with_the_given_mean():
-    n = 200_000
-    sizes = library_sizes(n, 5000.0, np.random.default_rng(0))
-    assert sizes.mean() == pytest.approx(5000, rel=5 * LIBRARY_SD / np.sqrt(n))
-    assert np.log(sizes).std() == pytest.approx(LIBRARY_SD, rel=0.02)
-    assert np.median(sizes) == pytest.approx(5000 * np.exp(-(LIBRARY_SD**2) / 2), rel=0.01)
-
-
-def test_shares_are_log_linear_in_the_latents():
-    latents = torch.randn(2500, 3, generator=torch.Generator().manual_seed(0))
-    shares = np.concatenate(list(expression_shares(latents, 40, 0)))
-    assert shares.shape == (2500, 40)
-    np.testing.assert_allclose(shares.sum(1), 1)
-    # log-ratios to one gene are affine in the latents, whatever the normalisation
-    ratios = np.log(shares[:, 1:] / shares[:, :1])
-    design = np.column_stack([latents.double().numpy(), np.ones(len(latents))])
-    fitted = design @ np.linalg.lstsq(design, ratios, rcond=None)[0]
-    np.testing.assert_allclose(fitted, ratios, atol=1e-5)  # latents are float32
-    # and no direction of the latents is lost, so the mixing is injective
-    slopes = np.linalg.lstsq(design, np.log(shares), rcond=None)[0]
-    assert np.linalg.matrix_rank(slopes[:3] - slopes[:3].mean(1, keepdims=True)) == 3
 
 
 def test_simulated_cells_look_like_a_file():
@@ -130,6 +89,96 @@ def test_time_steps_make_longer_rows(tmp_path):
     assert data.index.shape == (900, 4)
     assert len(data.frames) == 3600
     assert data.truth.mechanisms.lagged.any()
+
+
+def test_times_and_trajectories_are_named():
+    adata = simulate(small(process={"steps": 3, "lagged": "diagonal"}))
+    times = adata.obs.groupby("trajectory", observed=True)["time"].agg(tuple)
+    assert set(times) == {(0, 1, 2, 3)}
+    invariant = adata.obsm["invariant"].reshape(900, 4, 3)
+    assert np.all(invariant == invariant[:, :1])
+    # the past acts: with a diagonal lag a responsive latent is correlated with itself a step earlier
+    control = (adata.obs["condition"] == "control").to_numpy().reshape(900, 4).all(1)
+    first = adata.obsm["responsive"].reshape(900, 4, 2)[control, :, 0]
+    assert np.corrcoef(first[:, 1], first[:, 2])[0, 1] > 0.3
+
+
+def test_the_default_counts_are_what_they_were():
+    """Turning no knob must not change data that studies were run on."""
+    counts = simulate(small()).X
+    text = hashlib.sha256(counts.data.tobytes() + counts.indices.astype(np.int32).tobytes()).hexdigest()
+    assert text[:16] == "52d553689561eeb7"
+
+
+@pytest.mark.parametrize("sd", [0.3, 1.0])
+def test_conditions_have_uneven_numbers_of_cells(sd):
+    sizes = {"environments": 80, "process": {"responsive": 8}, "cells": 30_000, "test_cells": 10_000}
+    spec = small(**sizes, doubles=40, genes=2, min_cells=2, simulator={"cells_sd": sd})
+    design = design_of(spec)
+    cells = torch.bincount(design.environment, minlength=121).numpy()
+    assert cells[:81].sum() == 40_000
+    assert cells[81:].sum() == 40 * 50
+    assert np.log(cells[:81]).std() == pytest.approx(sd, rel=0.25)
+    assert np.log(cells[81:]).std() == pytest.approx(sd, rel=0.4)
+    even = design_of(small(**sizes, doubles=40, genes=2))
+    assert design.conditions == even.conditions
+    assert torch.bincount(even.environment)[:81].float().std() < 2
+
+
+def test_no_condition_is_left_with_too_few_cells_to_be_read(tmp_path):
+    data = load(small(cells=300, test_cells=200, simulator={"cells_sd": 3.0}), tmp_path)
+    assert torch.bincount(data.condition).min() >= 20
+    assert data.excluded == {}
+
+
+def test_batches_are_shared_by_conditions_and_by_a_cell_and_its_twin():
+    adata = simulate(small(simulator={"batches": 3}))
+    assert "batch" not in simulate(small()).obs
+    assert adata.obs.groupby("trajectory", observed=True)["batch"].nunique().eq(1).all()
+    shares = adata.obs.groupby("condition", observed=True)["batch"].value_counts(normalize=True)
+    assert len(shares) == 7 * 3
+    assert shares.between(0.1, 0.6).all()
+
+
+@pytest.mark.parametrize("each", [1, 3])
+def test_a_perturbation_moves_as_many_latents_as_asked(each):
+    """Sparse effects: without edges, latents beyond the targets stay as in control."""
+    process = {"responsive": 5, "targets_per_perturbation": each, "edge_density": 0.0, "changes": "mean"}
+    adata = simulate(small(process=process, environments=5, cells=6000, doubles=0, genes=2))
+    spec = small(process=process, environments=5, cells=6000, doubles=0, genes=2)
+    design = design_of(spec)
+    last = adata.obs["time"].to_numpy() == 1
+    for k, name in enumerate(design.perturbations):
+        of_cell = last & (adata.obs["condition"] == name).to_numpy()
+        moved = np.abs(adata.obsm["responsive"][of_cell].mean(0)) > 0.5
+        np.testing.assert_array_equal(moved, design.targets[k].numpy())
+        assert moved.sum() == each
+
+
+@pytest.mark.parametrize("strength", [0.0, 2.0])
+def test_doubles_interact_in_latent_space_as_strongly_as_asked(strength):
+    """Without edges a double's mean latents are the sum of its members', plus the interaction on its targets."""
+    process = {"responsive": 4, "edge_density": 0.0, "interaction": strength, "mean_shift": (1.0, 1.0)}
+    adata = simulate(small(process=process, environments=4, doubles=6, cells=8000, double_cells=1500, genes=2))
+    last = adata[adata.obs["time"] == 1]
+    mean = {
+        name: last.obsm["responsive"][(last.obs["condition"] == name).to_numpy()].mean(0)
+        for name in last.obs["condition"].unique()
+    }
+    doubles = [name for name in mean if "+" in name]
+    assert len(doubles) == 6
+    for name in doubles:
+        extra = mean[name] - sum(mean[gene] - mean["control"] for gene in members_of(name)) - mean["control"]
+        expected = np.array([strength if f"v{k + 1}" in members_of(name) else 0.0 for k in range(4)])
+        np.testing.assert_allclose(np.abs(extra), expected, atol=0.35)
+
+
+def test_the_files_own_genes_are_told():
+    adata = simulate(small())
+    assert adata.varm["loadings"].shape == (80, 5)
+    assert adata.var["dispersion"].eq(0.1).all()
+    # the busiest genes are those of the highest baseline
+    assert np.corrcoef(np.log(np.asarray(adata.X.mean(0)).ravel() + 0.1), adata.var["baseline"])[0, 1] > 0.9
 
 
 def test_built_once_and_the_same_again(tmp_path):
