@@ -25,6 +25,7 @@ from harness.data.seeding import generator
 from harness.latent_scoring import u_of
 from harness.models import LatentModel
 from harness.models.causal_vae import CausalVAE
+from harness.training.predicted import draws_each
 
 #: Most training controls over which the mean residual is taken; bounds memory for images.
 RESIDUAL_CELLS = 2000
@@ -115,7 +116,7 @@ class Predictor:
         self._first: Array | None = None
 
     def __call__(self, condition: str, control: Array) -> Array:
-        """Cells (n, features) of ``condition`` from control cells (n, features).
+        """Cells of ``condition`` from control cells (n, features): as many, or several of each where they are few.
 
         Raises
         ------
@@ -126,7 +127,12 @@ class Predictor:
         random = generator(self.seed, "prediction", condition, device=self.predict.device)
         control = self._starts(control)
         frames = torch.as_tensor(control, dtype=torch.float32).unflatten(1, self.data.frame_shape)
-        found = self.predict(frames, self._libraries(control, frames), u, random)
+        library = self._libraries(control, frames)
+        each = draws_each(len(frames))
+        if each > 1:
+            frames = frames.repeat_interleave(each, dim=0)
+            library = None if library is None else library.repeat_interleave(each)
+        found = self.predict(frames, library, u, random)
         return found.cells.flatten(1).double().cpu().numpy()
 
     def _starts(self, control: Array) -> Array:

@@ -14,6 +14,7 @@ from harness.data_spec import PerturbseqData, SimulationData
 from harness.model_spec import BetaVAESpec, CiteVAESpec, DiscrepancyVAESpec, PerturbedVAESpec, SupervisedSpec
 from harness.models import build_model
 from harness.predictor import CellPredictor, Predictor
+from harness.training.predicted import draws_each
 from harness.trial_spec import EvaluateSpec, TrainSpec, TrialSpec
 
 SMALL = {"latent_dim": 4, "hidden": 8}
@@ -67,7 +68,8 @@ def test_carried_over_residuals_add_variance_and_no_mean(data, kind):
     with torch.no_grad():
         prepared = model.transform.prepare(frames)
         left = frames - model.likelihood.mean(model.transform, model.reconstruct_outputs(prepared))
-    np.testing.assert_allclose(residual, (left - left.mean(0)).numpy(), atol=1e-4)
+    each = np.repeat((left - left.mean(0)).numpy(), draws_each(len(control)), axis=0)
+    np.testing.assert_allclose(residual, each, atol=1e-4)
     assert with_residual.var(0).sum() > bare.var(0).sum()
 
 
@@ -90,9 +92,18 @@ def test_counts_are_drawn_with_the_control_cells_own_library(counted):
     predictor = Predictor(model, counted, 3, "likelihood")
     cells = predictor(counted.perturbations[0], control)
     library = counted.library[counted.last_frames(counted.control_rows("train"))].double().numpy()
-    counts = np.expm1(cells) * library[:, None] / 1e4
+    counts = np.expm1(cells) * np.repeat(library, draws_each(len(control)))[:, None] / 1e4
     np.testing.assert_allclose(counts, counts.round(), atol=2e-2)
     assert cells.var(0).sum() > Predictor(model, counted, 3, "none")(counted.perturbations[0], control).var(0).sum()
+
+
+@pytest.mark.parametrize("controls", [3, 200, 384, 500])
+def test_few_control_cells_begin_several_cells_each(data, controls):
+    model, control = _fitted("perturbed_vae", data), np.resize(_controls(data), (controls, data.frames.shape[1]))
+    cells = Predictor(model, data, 3, "none")("control", control)
+    assert len(cells) % controls == 0
+    assert 193 <= len(cells) <= max(384, controls)
+    assert len(np.unique(cells, axis=0)) == len(cells)  # each a draw of its own
 
 
 def test_latents_go_with_the_cells(data):

@@ -15,10 +15,17 @@ from harness.models import LatentModel
 
 #: Most control cells a condition is predicted from.
 CONTROLS = 128
+#: Cells drawn of a condition, at the least half as many: a mean over few draws is mostly their noise.
+DRAWS = 384
 #: Cells predicted at a time.
 _CHUNK = 4096
 #: Relative change of a mean cell that is none, in single precision.
 _ROUNDING = 1e-5
+
+
+def draws_each(controls: int) -> int:
+    """How many cells are drawn from each of so many control cells."""
+    return max(1, DRAWS // controls)
 
 
 class PredictedConditions:
@@ -42,6 +49,7 @@ class PredictedConditions:
     def __init__(self, model: LatentModel, data: PerturbationData, device: torch.device) -> None:
         rows = {name: part for name, part in data.by_condition("validation").items() if name != "control"}
         controls = data.start_frames(data.control_rows("train")[:CONTROLS])
+        controls = controls.repeat(draws_each(len(controls))) if len(controls) else controls
         if not rows or not len(controls):
             raise UserError(
                 "train.monitor predicts the conditions of validation cells from training controls, and these data lack "
