@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.evaluation.identifiability import mcc
 from harness.evaluation.stability import Fit, Frequencies, frequencies, graph_stability, matches, target_stability
+from harness.study.columns import GRAPH_STABILITY, MCC_ACROSS_SEEDS, TARGET_STABILITY
 from harness.study.folder import StudyFolder, TrialState
 from harness.study.latents_file import read_latents
 from harness.study.plan import Point
-from harness.study.tables import GRAPH_STABILITY, MCC_ACROSS_SEEDS, TARGET_STABILITY
 
 Arrays = dict[str, NDArray[Any]]
 

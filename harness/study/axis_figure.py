@@ -18,10 +18,11 @@ from matplotlib.patches import Patch
 from harness.study.axes import kind_of_label
 from harness.study.axis_scale import Scale, scale_of
 from harness.study.canvas import BLUE, FAINT, INK, MUTED, ORANGE, STYLE, new_figure, panel, write
+from harness.study.columns import MCC
 from harness.study.expectation import CONTROLS
 from harness.study.records import MODEL, AxisValue, Records
 from harness.study.statistics import Estimate, estimate
-from harness.study.tables import MCC, axis_text, model_text, short_title
+from harness.study.tables import axis_text, model_text, short_title
 from harness.study.verdicts import IDENTIFIED, Verdict
 
 #: Hues that stay apart under every common colour-vision deficiency (Okabe and Ito), and a sign each for print in grey.

@@ -19,21 +19,17 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from harness.study.canvas import EMPTY, MUTED, STYLE, ink_on, new_figure, panel, sequential, write
+from harness.study.columns import IDENTIFIABILITY, MCC, VALIDATION, Column, ood_columns
 from harness.study.records import MODEL, AxisValue, Record, Records
 from harness.study.tables import (
-    IDENTIFIABILITY,
-    MCC,
     NOT_ABOVE_UNTRAINED,
     NOT_BETTER_THAN_BASELINE,
-    VALIDATION,
-    Column,
     Score,
     axis_text,
     axis_title,
     cell_mark,
     decimals_for,
     model_text,
-    ood_columns,
     score_text,
 )
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.study.axes import kind_of_label
+from harness.study.columns import GRAPH_STABILITY, MCC, MCC_ACROSS_SEEDS, TARGET_STABILITY
 from harness.study.expectation import ORACLES, Expectation
 from harness.study.records import FINISHED, Record, Records
 from harness.study.tables import (
     FLOOR,
-    GRAPH_STABILITY,
-    MCC,
-    MCC_ACROSS_SEEDS,
     NOT_ABOVE_UNTRAINED,
     NOT_BETTER_THAN_BASELINE,
-    TARGET_STABILITY,
     WARNED,
     Table,
     model_text,

@@ -11,28 +11,20 @@ from typing import Any
 from harness.study.across_seeds import Agreement, agreements
 from harness.study.axes import worded
 from harness.study.axis_figure import axis_figure
+from harness.study.columns import MCC_ACROSS_SEEDS
 from harness.study.expectation import expectation_of
 from harness.study.figures import headline, heatmap
 from harness.study.folder import ENDED, StudyFolder, TrialFolder, TrialState, write_atomic
 from harness.study.latents_figure import latents_figure
 from harness.study.notes import MOST_NAMES, notes
+from harness.study.ood_tables import ood_tables
 from harness.study.page import Picture, page
 from harness.study.plan import Plan, PlannedTrial, Point
 from harness.study.records import AxisValue, Record, Records
 from harness.study.spec import ObjectiveSpec, StudySpec
 from harness.study.stability_tables import stability_tables
 from harness.study.statistics import Estimate
-from harness.study.tables import (
-    MCC_ACROSS_SEEDS,
-    Table,
-    axis_title,
-    latent_tables,
-    model_text,
-    ood_tables,
-    tables,
-    trial_text,
-    without,
-)
+from harness.study.tables import Table, axis_title, latent_tables, model_text, tables, trial_text, without
 from harness.study.verdicts import Verdict, verdict_table, verdicts, verdicts_csv
 from harness.study.written import markdown, table_csv, terminal, trials_csv
 

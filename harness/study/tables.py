@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
-from harness.evaluation.registry import MAIN, direction_of
+from harness.study.columns import DETAILS, IDENTIFIABILITY, OF_IMAGES, VALIDATION, Column, ood_columns
 from harness.study.records import AxisValue, Record, Records
 from harness.study.statistics import Direction, Estimate, above_untrained, better
 
-MCC = "identifiability/mcc"
-MCC_ACROSS_SEEDS = f"{MCC}_across_seeds"
-GRAPH_STABILITY, TARGET_STABILITY = "identifiability/graph_stability", "identifiability/target_stability"
 MISSING = "-"
 NOT_ABOVE_UNTRAINED = "†"
 NOT_BETTER_THAN_BASELINE = "‡"
@@ -30,98 +26,6 @@ PRETTY = {
     "discrepancy_vae": "Discrepancy-VAE",
     "supervised": "Supervised (oracle)",
 }
-
-
-@dataclass(frozen=True)
-class Column:
-    """A metric as a column.
-
-    Attributes
-    ----------
-    metric : flat MLflow name.
-    title : heading.
-    direction : which way is better; None where a comparison would mean nothing.
-    decimals : digits after the point; None for a scale that is only known from the values.
-    """
-
-    metric: str
-    title: str
-    direction: Direction | None = None
-    decimals: int | None = 2
-
-    @property
-    def untrained(self) -> str:
-        """Name of the same score of the untrained encoder, where one is logged."""
-        return f"{self.metric}_untrained"
-
-
-IDENTIFIABILITY = (
-    Column(MCC, "MCC", "higher"),
-    Column(f"{MCC}_untrained", "MCC untrained"),
-    Column(f"{MCC}_shuffled", "MCC shuffled"),
-    Column(MCC_ACROSS_SEEDS, "MCC between seeds"),
-    Column("identifiability/r2_responsive", "R² responsive", "higher"),
-    Column("identifiability/r2_invariant", "R² invariant", "higher"),
-)
-#: Scores that stand beside those where there is room.
-DETAILS = (
-    Column("identifiability/graph_f1", "graph F1", "higher"),
-    Column("identifiability/graph_shd", "graph SHD", "lower", 1),
-    Column("identifiability/target_accuracy", "target accuracy", "higher"),
-    Column("identifiability/restart_agreement", "restart agreement"),
-    Column(GRAPH_STABILITY, "graph between seeds"),
-    Column(f"{GRAPH_STABILITY}_chance", "graph by chance"),
-    Column(TARGET_STABILITY, "targets between seeds"),
-    Column(f"{TARGET_STABILITY}_chance", "targets by chance"),
-)
-#: Scores of images beside those: of the object's class, and of all learned latents together.
-OF_IMAGES = (
-    Column("identifiability/class_accuracy", "class accuracy", "higher"),
-    Column("identifiability/class_accuracy_majority", "of the majority"),
-    Column("identifiability/dci/disentanglement", "DCI: disentanglement", "higher"),
-    Column("identifiability/dci/completeness", "completeness", "higher"),
-    Column("identifiability/dci/informativeness", "informativeness", "higher"),
-    Column("identifiability/citris/r2_diagonal", "CITRIS: R² diagonal", "higher"),
-    Column("identifiability/citris/r2_off_diagonal", "R² off diagonal", "lower"),
-    Column("identifiability/citris/spearman_diagonal", "Spearman diagonal", "higher"),
-    Column("identifiability/citris/spearman_off_diagonal", "Spearman off diagonal", "lower"),
-)
-
-
-def _ood_column(metric: str, title: str, decimals: int | None = 2) -> Column:
-    """A metric of the registry, which says which way is better."""
-    direction = direction_of(f"ood/any/{metric}")
-    return Column(metric, title, None if direction is None else _WORDED[direction], decimals)
-
-
-_WORDED: dict[str, Direction] = {"minimize": "lower", "maximize": "higher"}
-OOD = (
-    _ood_column("rmse_relative", "RMSE rel.", 3),
-    _ood_column("rmse_relative_mean", "RMSE rel. of mean", 3),
-    _ood_column("pearson_delta", "Pearson Δ"),
-    _ood_column("r2", "R² of mean"),
-    _ood_column("energy_distance", "energy dist.", None),
-    _ood_column("latent_rmse", "latents' RMSE"),
-)
-#: Scores on gene sets, of genes and of conditions, where there is room.
-OOD_DETAILS = (
-    _ood_column("rmse_relative_mean_top20de", "RMSE rel. of mean, top 20 DE", 3),
-    _ood_column("pearson_delta_top20de", "Pearson Δ, top 20 DE"),
-    _ood_column("pearson_delta_top50de", "top 50 DE"),
-    _ood_column("pearson_delta_top1000", "1,000 expressed"),
-    _ood_column("energy_distance_top20de", "energy dist., top 20 DE", None),
-    _ood_column("wasserstein", "Wasserstein", None),
-    _ood_column("de_auroc", "AUROC of DE genes"),
-    _ood_column("direction_accuracy", "direction of DE genes"),
-    _ood_column("perturbation_rank", "nearest is right"),
-    _ood_column("perturbation_rank_normalised", "rank of the right one"),
-)
-VALIDATION = Column("validation/loss", "validation loss", "lower", None)
-
-
-def ood_columns(split: str, columns: Sequence[Column] = OOD) -> tuple[Column, ...]:
-    """The OOD columns of one split."""
-    return tuple(replace(column, metric=f"ood/{split}/{column.metric}") for column in columns)
 
 
 @dataclass(frozen=True)
@@ -257,10 +161,12 @@ def tables(records: Records, *, combined: bool = True, detailed: bool = False) -
     splits = {split: columns for split, columns in splits.items() if columns}
     if combined and identifiability and len(splits) == 1:
         ((split, columns),) = splits.items()
-        return [_table(records, f"Identifiability, and prediction of {_split_title(split)}", identifiability + columns)]
-    made = [_table(records, "Identifiability", identifiability)] if identifiability else []
-    made += [_table(records, f"Prediction of {_split_title(split)}", columns) for split, columns in splits.items()]
-    return made or [_table(records, "Validation", (VALIDATION,))]
+        return [
+            table_of(records, f"Identifiability, and prediction of {split_title(split)}", identifiability + columns)
+        ]
+    made = [table_of(records, "Identifiability", identifiability)] if identifiability else []
+    made += [table_of(records, f"Prediction of {split_title(split)}", columns) for split, columns in splits.items()]
+    return made or [table_of(records, "Validation", (VALIDATION,))]
 
 
 def latent_tables(records: Records) -> list[Table]:
@@ -287,56 +193,7 @@ def latent_tables(records: Records) -> list[Table]:
         columns = [Column(f"identifiability/{group}/{name}/r2", axis_title(name), direction) for name in names]
         made.append((title, tuple(columns)))
     made.append(("All learned latents together", tuple(column for column in OF_IMAGES if column.metric in have)))
-    return [_table(_with_any(records, columns), title, columns) for title, columns in made if columns]
-
-
-def ood_tables(records: Records) -> list[Table]:
-    """Tables of prediction for where there is room: gene sets, genes and ranks; and what the means rest on.
-
-    Parameters
-    ----------
-    records
-        All of the study's records, unfinished ones included.
-
-    Returns
-    -------
-    list of Table
-        For each split those with a score. The second kind has the bootstrap interval over conditions of each main
-        metric, its ends averaged over seeds.
-    """
-    made = []
-    for split in records.splits:
-        columns = tuple(c for c in ood_columns(split, OOD_DETAILS) if records.estimate(c.metric))
-        if columns:
-            made.append(_table(records, f"Prediction of {_split_title(split)}: genes and ranks", columns))
-        main = [column for column in OOD if column.metric in MAIN]
-        columns = tuple(c for c in ood_columns(split, main) if records.estimate(f"{c.metric}_low"))
-        if columns:
-            title = f"Prediction of {_split_title(split)}: means over conditions with bootstrap 95 % intervals"
-            made.append(_over_conditions(records, title, columns))
-    return made
-
-
-def _over_conditions(records: Records, title: str, columns: tuple[Column, ...]) -> Table:
-    """Rows as in the other tables, their scores with the ends of the intervals over conditions."""
-    table = _table(records, title, columns)
-    rows = [
-        replace(row, scores=tuple(_with_ends(cell.estimate, column.metric) for column in columns))
-        for row, cell in zip(table.rows, records.cells.values(), strict=False)
-    ]
-    groups = records.finished.by_data.values()
-    known = [(group, name) for group in groups for name in group.baseline_names]
-    for group, name in known:
-        scores = tuple(_with_ends(partial(group.baseline, name), column.metric) for column in columns)
-        rows.append(Row((name.replace("_", " "), *_baseline_axes(group, records), ""), scores, baseline=True))
-    return replace(table, rows=tuple(rows), ends=True)
-
-
-def _with_ends(estimate_of: Callable[[str], Estimate | None], metric: str) -> Score:
-    mean, low, high = (estimate_of(name) for name in (metric, f"{metric}_low", f"{metric}_high"))
-    if mean is None or low is None or high is None:
-        return Score(None)
-    return Score(Estimate(mean.mean, low.mean, high.mean, mean.n))
+    return [table_of(_with_any(records, columns), title, columns) for title, columns in made if columns]
 
 
 def _with_any(records: Records, columns: Sequence[Column]) -> Records:
@@ -375,11 +232,13 @@ def _known_columns(records: Records) -> list[Column]:
     return [*IDENTIFIABILITY, *DETAILS, *(column for split in records.splits for column in ood_columns(split))]
 
 
-def _split_title(split: str) -> str:
+def split_title(split: str) -> str:
+    """What a split is called in a table's title."""
     return f"unseen perturbations ({split})"
 
 
-def _table(records: Records, title: str, columns: tuple[Column, ...]) -> Table:
+def table_of(records: Records, title: str, columns: tuple[Column, ...]) -> Table:
+    """The table of these scores: a row for each cell; where one is of prediction, the baselines and the floor below."""
     heads = ("model", *(axis_title(axis) for axis in records.axes), "seeds")
     rows = [_row(cell, records, columns) for cell in records.cells.values()]
     if any(column.metric.startswith("ood/") for column in columns):
@@ -423,7 +282,7 @@ def cell_mark(cell: Records, peers: Records, column: Column) -> str:
 def _baseline_rows(records: Records, columns: Sequence[Column]) -> list[Row]:
     rows = []
     for group in records.finished.by_data.values():
-        axes = _baseline_axes(group, records)
+        axes = baseline_axes(group, records)
         made = [
             (name.replace("_", " "), [group.baseline(name, c.metric) for c in columns]) for name in group.baseline_names
         ]
@@ -434,7 +293,7 @@ def _baseline_rows(records: Records, columns: Sequence[Column]) -> list[Row]:
     return rows
 
 
-def _baseline_axes(group: Records, records: Records) -> tuple[str, ...]:
+def baseline_axes(group: Records, records: Records) -> tuple[str, ...]:
     """A baseline's labels under the axes: it has those of its data alone."""
     shared = next(iter(group)).data_axes
     return tuple(axis_text(shared[axis]) if axis in shared else "" for axis in records.axes)

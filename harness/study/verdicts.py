@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.study.columns import MCC, Column
 from harness.study.expectation import Expectation
 from harness.study.records import MODEL, AxisValue, Records
 from harness.study.statistics import Estimate, above_untrained
-from harness.study.tables import MCC, Column, Row, Score, Table, axis_text, axis_title, model_text, short_title
+from harness.study.tables import Row, Score, Table, axis_text, axis_title, model_text, short_title
 
 #: Mean MCC over seeds from which latents count as identified. A random rotation of four latents scores 0.74 to 0.78,
 #: so that 0.9 is out of its reach; it leaves room for noise and few cells below the 0.98 of a model that identifies.

@@ -10,8 +10,8 @@ from scipy.optimize import linear_sum_assignment
 
 from harness.evaluation.identifiability import mcc
 from harness.study.across_seeds import agreement, agreements
+from harness.study.columns import GRAPH_STABILITY, MCC_ACROSS_SEEDS, TARGET_STABILITY
 from harness.study.report import write_report
-from harness.study.tables import GRAPH_STABILITY, MCC_ACROSS_SEEDS, TARGET_STABILITY
 
 
 def kept(responsive, **other):

@@ -11,10 +11,10 @@ from report_samples import MCC, latents, record
 from harness.errors import UserError
 from harness.study import figures
 from harness.study.canvas import ink_on, sequential
+from harness.study.columns import IDENTIFIABILITY
 from harness.study.figures import cell_reference, headline, heatmap
 from harness.study.latents_figure import latents_figure, match
 from harness.study.records import Records
-from harness.study.tables import IDENTIFIABILITY
 
 
 def grid(models=("perturbed_vae", "cite_vae"), seeds=3, metrics=None, **axes):

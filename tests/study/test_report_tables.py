@@ -3,10 +3,12 @@ import math
 import pytest
 from report_samples import MCC, record
 
+from harness.study.columns import Column
 from harness.study.notes import notes
+from harness.study.ood_tables import ood_tables
 from harness.study.records import Records
 from harness.study.statistics import Estimate
-from harness.study.tables import Column, Score, axis_text, decimals_for, model_text, ood_tables, score_text, tables
+from harness.study.tables import Score, axis_text, decimals_for, model_text, score_text, tables
 
 RMSE = "ood/double/rmse_relative"
 
