@@ -86,4 +86,12 @@ def test_it_has_no_decoder():
 
 
 def test_its_spec_has_no_field_that_it_does_not_read():
-    assert set(SupervisedSpec.model_fields) == {"kind", "network", "hidden", "layers", "input_pca", "input_whiten"}
+    assert set(SupervisedSpec.model_fields) == {
+        "kind",
+        "network",
+        "hidden",
+        "layers",
+        "input_pca",
+        "input_whiten",
+        "input_standardise",
+    }
