@@ -211,8 +211,8 @@ class _Trial:
             if isinstance(model, Supervised):
                 wanted.append(Scored(ceiling_scores(data, latents, untrained)))
         if spec.evaluate.ood:
-            asked = spec.evaluate.cells, spec.seed
-            wanted.append(scoring.score_ood(model, data, latents, *asked, cell_noise=spec.cell_noise))
+            cells, noise = spec.evaluate.cells, spec.cell_noise
+            wanted.append(scoring.score_ood(model, data, latents, cells, spec.seed, cell_noise=noise))
         if spec.evaluate.conditions:
             rotation = scoring.rotation_of(model, trainer, spec.evaluate.rotation_steps, spec.seed)
             wanted.append(scoring.score_conditions(model, data, latents, spec.seed, rotation=rotation))

@@ -8,11 +8,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from harness.data.batch import PerturbationData
+from harness.data.partners import TRANSPORT_COMPONENTS
 from harness.data.seeding import generator
 from harness.errors import UserError
-
-#: Principal components in which transport costs are taken; more only adds noise to distances.
-_TRANSPORT_COMPONENTS = 20
 
 
 class Pairing:
@@ -76,7 +74,7 @@ class Pairing:
         frames = self.data.as_float(self.data.frames).flatten(1)
         cells = self.data.index[rows, -1]
         _, _, basis = torch.linalg.svd(frames[controls] - frames[controls].mean(0), full_matrices=False)
-        basis = basis[:_TRANSPORT_COMPONENTS].T
+        basis = basis[:TRANSPORT_COMPONENTS].T
         low_cells, low_controls = frames[cells] @ basis, frames[controls] @ basis
         partner = torch.empty(len(rows), dtype=torch.int64)
         condition = self.data.condition[rows]

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from harness.errors import TrialFailure
 from harness.files import write_when_room
 from harness.training import checkpoint
+from harness.training.loop import Trainer, TrainingFiles
 from harness.trial_spec import TrainSpec
 
-if TYPE_CHECKING:
-    from harness.training.loop import Trainer, TrainingFiles
-
 #: Makes the trainer of a start, by its number and where it writes.
-MakeTrainer = Callable[[int, "TrainingFiles"], "Trainer"]
+MakeTrainer = Callable[[int, TrainingFiles], Trainer]
 
 
 def choose_start(
@@ -64,7 +62,9 @@ def choose_start(
     if not finite:
         raise next(loss for loss in losses if isinstance(loss, TrialFailure))
     best = losses.index(min(finite))
-    _hand_over(files.under(folder / str(best)), files, {"chosen": float(best), "loss_range": max(finite) - min(finite)})
+    _hand_over(
+        TrainingFiles.under(folder / str(best)), files, {"chosen": float(best), "loss_range": max(finite) - min(finite)}
+    )
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -73,8 +73,7 @@ def _loss(
 ) -> float | TrialFailure:
     """The monitored metric of a start after ``until`` epochs, turned so that less is better, or why it has none."""
     own.mkdir(parents=True, exist_ok=True)
-    mine = files.under(own)
-    trainer = make(number, type(files)(mine.metrics, mine.checkpoint, files.stop))
+    trainer = make(number, replace(TrainingFiles.under(own), stop=files.stop))
     try:
         trained = trainer.run(leave=leave, until=until)
     except TrialFailure as failure:

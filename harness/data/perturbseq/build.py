@@ -80,7 +80,7 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
     data = PerturbationData(
         frames=torch.from_numpy(expression.values),
         index=torch.from_numpy(index),
-        u=(_multi_hot(layout.assignment) if vectors is None else _sums(layout.assignment, vectors))[condition],
+        u=_perturbed(layout.assignment, vectors)[condition],
         condition=condition,
         conditions=conditions,
         perturbations=layout.assignment.perturbations,
@@ -130,19 +130,11 @@ def _path(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Path:
     return built_once(cache_dir, f"perturbseq-{fingerprint}", write) / "cells.h5ad"
 
 
-def _multi_hot(assignment: Assignment) -> Tensor:
-    """(conditions, p) float32 perturbations of each condition."""
-    column = {name: k for k, name in enumerate(assignment.perturbations)}
-    table = torch.zeros(len(assignment.conditions), len(column))
-    for row, name in enumerate(assignment.conditions):
-        table[row, [column[gene] for gene in members_of(name)]] = 1.0
-    return table
-
-
-def _sums(assignment: Assignment, vectors: GeneVectors) -> Tensor:
-    """(conditions, f) float32: of each condition the sum of its members' vectors."""
-    place = {gene: k for k, gene in enumerate(vectors.genes)}
-    table = torch.from_numpy(vectors.values).float()
+def _perturbed(assignment: Assignment, vectors: GeneVectors | None) -> Tensor:
+    """(conditions, p) float32: of each condition the sum of its members' vectors; one-hot ones where there are none."""
+    genes = assignment.perturbations if vectors is None else vectors.genes
+    place = {gene: k for k, gene in enumerate(genes)}
+    table = torch.eye(len(genes)) if vectors is None else torch.from_numpy(vectors.values).float()
     sums = [table[[place[gene] for gene in members_of(name)]].sum(0) for name in assignment.conditions]
     return torch.stack(sums)
 

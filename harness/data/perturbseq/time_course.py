@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.utils.extmath import randomized_svd
 
+from harness.data.partners import TRANSPORT_COMPONENTS
 from harness.data.perturbseq.labels import CONTROL
 from harness.data.perturbseq.splits import Assignment, Rows, places
 from harness.data.perturbseq.time_points import TimePoints
@@ -22,8 +23,6 @@ from harness.data.seeding import derive
 
 Matrix = npt.NDArray[np.float32]
 
-#: Principal components in which transport costs are taken; more only adds noise to distances.
-TRANSPORT_COMPONENTS = 20
 #: Rows matched at once; the cost of an exact match grows with the third power of their number.
 TRANSPORT_BATCH = 512
 #: Most training cells the components are found on.
