@@ -4,10 +4,12 @@ A decoder's output is a mean: cells predicted by it alone vary less than real on
 distance between distributions, however right their mean. What is added to it (``evaluate.cell_noise``) is
 
     none         nothing;
-    residual     x_c − g(posterior means of x_c), what the model leaves of the control cell x_c that a prediction began
-                 as, less its mean over the training controls: our choice, no paper's. Without that mean taken off, a
-                 prediction would be corrected by the model's mean error on controls, and have the advantage of a shift
-                 of control cells, which every baseline is;
+    residual     x_c − g(z), z ~ q(z | x_c), what the model leaves of the control cell x_c that a prediction began as,
+                 less its mean over the training controls: our choice, no paper's. Latents are drawn, since x − g(z) has
+                 the law of observation noise where (x, z) have their joint law; left at posterior means, it lacks the
+                 noise within the decoder's range, on real cells a seventh of a cell's variance. The z_i drawn is the
+                 prediction's own. Without the mean taken off, a prediction would be corrected by the model's mean
+                 error on controls, and have the advantage of a shift of control cells, which every baseline is;
     likelihood   a draw from the fitted likelihood: for counts negative-binomial, with the control cell's library size.
 """
 
@@ -29,6 +31,8 @@ from harness.training.predicted import draws_each
 
 #: Most training controls over which the mean residual is taken; bounds memory for images.
 RESIDUAL_CELLS = 2000
+#: Least number of draws behind that mean, so that theirs is none of a prediction's error.
+RESIDUAL_DRAWS = 4000
 
 Array = NDArray[np.float64]
 
@@ -59,15 +63,14 @@ class CellPredictor:
         self.device = next(model.parameters()).device
         self.mean_residual: Tensor | None = None
         if noise == "residual":
-            frames = data.start_frames(data.control_rows("train")[:RESIDUAL_CELLS])
-            parts = [self._residual(data.as_float(data.frames[part])) for part in frames.split(500)]
-            self.mean_residual = torch.cat(parts).mean(0)
+            self.mean_residual = self._mean_residual(data.start_frames(data.control_rows("train")[:RESIDUAL_CELLS]))
 
     @torch.no_grad()
     def __call__(self, control: Tensor, library: Tensor | None, u: Tensor, random: torch.Generator) -> Predicted:
         """Cells under ``u`` (p,) that began as float control frames (n, *shape), of libraries (n,) where there are."""
         model, steps = self.model, self.data.index.shape[1] - 1
         prepared = self._prepared(control, library)
+        residual = None if self.mean_residual is None else self._own_residual(control, random) - self.mean_residual
         under = u.to(self.device).expand(len(control), -1)
         responsive: Tensor | None = None
         invariant: Tensor | None = None
@@ -80,20 +83,32 @@ class CellPredictor:
             cells = model.likelihood.draw(model.transform, outputs, prepared, random)
         else:
             cells = model.likelihood.mean(model.transform, outputs)
-        if self.mean_residual is not None:
-            cells = cells + self._residual(control) - self.mean_residual
-        return Predicted(cells, responsive, invariant)
+        return Predicted(cells if residual is None else cells + residual, responsive, invariant)
 
     def _prepared(self, control: Tensor, library: Tensor | None) -> Tensor:
         library = None if library is None else library.to(self.device)
         return self.model.transform.prepare(control.to(self.device), library)
 
+    def _own_residual(self, control: Tensor, random: torch.Generator) -> Tensor:
+        """Residuals of control frames (n, *shape) at the z_i that a prediction with ``random`` draws next."""
+        kept, ahead = random.clone_state(), random.clone_state()
+        seed = int(torch.randint(2**62, (), generator=ahead, device=self.device))
+        rest = torch.Generator(self.device).manual_seed(seed)
+        return self._residual(control, kept, rest)
+
     @torch.no_grad()
-    def _residual(self, control: Tensor) -> Tensor:
-        """What the model leaves of control frames (n, *shape), in their units."""
+    def _residual(self, control: Tensor, kept: torch.Generator, rest: torch.Generator) -> Tensor:
+        """What is left of control frames (n, *shape) at latents as `LatentModel.reconstruct_outputs` draws them."""
         model = self.model
-        found = model.likelihood.mean(model.transform, model.reconstruct_outputs(self._prepared(control, None)))
-        return control.to(self.device) - found
+        outputs = model.reconstruct_outputs(self._prepared(control, None), kept, rest)
+        return control.to(self.device) - model.likelihood.mean(model.transform, outputs)
+
+    def _mean_residual(self, frames: Tensor) -> Tensor:
+        """Mean residual (*shape) of control frames, by index (n,), over many draws."""
+        random = generator(0, "mean residual", device=self.device)
+        many = frames.repeat(-(-RESIDUAL_DRAWS // len(frames)))
+        parts = [self._residual(self.data.as_float(self.data.frames[part]), random, random) for part in many.split(500)]
+        return torch.stack([part.sum(0) for part in parts]).sum(0) / len(many)
 
 
 class Predictor:

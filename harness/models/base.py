@@ -169,8 +169,20 @@ class LatentModel(nn.Module, ABC):
         """The decoder's output (n, *outputs) of cells under ``u`` that began as ``control``; arguments of `predict`."""
 
     @abstractmethod
-    def reconstruct_outputs(self, control: Tensor) -> Tensor:
-        """The decoder's output (n, *outputs) of prepared control frames (n, ...) at their posterior means."""
+    def reconstruct_outputs(
+        self, control: Tensor, kept: torch.Generator | None = None, rest: torch.Generator | None = None
+    ) -> Tensor:
+        """The decoder's output (n, *outputs) of prepared control frames (n, ...), at their posterior means or a draw.
+
+        Parameters
+        ----------
+        control : (n, ...)
+        kept
+            Draws what predictions keep of a control cell, z_i or all of it, as `predict_outputs` does before anything
+            else; None for the mean.
+        rest
+            Draws the other latents; None for their mean.
+        """
 
     def predict(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         """Cells under ``u`` that began as ``control``, ``steps`` frames later.

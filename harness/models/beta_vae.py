@@ -49,6 +49,8 @@ class BetaVAE(LatentModel):
         decoded: Tensor = self.decoder(self._infer(control).sample(generator))
         return decoded
 
-    def reconstruct_outputs(self, control: Tensor) -> Tensor:
-        decoded: Tensor = self.decoder(self._infer(control).mean)
+    def reconstruct_outputs(
+        self, control: Tensor, kept: torch.Generator | None = None, rest: torch.Generator | None = None
+    ) -> Tensor:
+        decoded: Tensor = self.decoder(self._infer(control).sample(kept))
         return decoded

@@ -218,12 +218,16 @@ class CausalVAE(LatentModel):
     def predict_outputs(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         return self.decode_latents(*self.predict_latents(control, u, steps, generator))
 
-    def reconstruct_outputs(self, control: Tensor) -> Tensor:
+    def reconstruct_outputs(
+        self, control: Tensor, kept: torch.Generator | None = None, rest: torch.Generator | None = None
+    ) -> Tensor:
         graph = self.mechanisms.graph
         under = torch.zeros(len(control), self.perturbations, dtype=graph.dtype, device=graph.device)
         features, invariant = self.infer(control, under)
-        latents = self.posterior.latents(features.mean, invariant.mean, self.mechanisms(under), None)
-        return self.decode_latents(latents, invariant.mean)
+        shared = _normals(invariant.mean, kept)
+        z_i = invariant.mean + apply(invariant.factor, shared)
+        value = features.at(shared, _normals(features.mean, rest))
+        return self.decode_latents(self.posterior.latents(value, z_i, self.mechanisms(under), None), z_i)
 
     def to_frames(self, latents: Tensor, invariant: Tensor) -> Tensor:
         """Frames in the data's units for z_v and z_i, without observation noise."""

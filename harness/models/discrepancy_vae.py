@@ -190,8 +190,10 @@ class DiscrepancyVAE(LatentModel):
         decoded: Tensor = self.decoder(self.solve(noise + self.shifts(u)))
         return decoded
 
-    def reconstruct_outputs(self, control: Tensor) -> Tensor:
-        decoded: Tensor = self.decoder(self.solve(self.infer(control).mean))
+    def reconstruct_outputs(
+        self, control: Tensor, kept: torch.Generator | None = None, rest: torch.Generator | None = None
+    ) -> Tensor:
+        decoded: Tensor = self.decoder(self.solve(self.infer(control).sample(kept)))
         return decoded
 
 

@@ -77,7 +77,9 @@ class Supervised(LatentModel):
     def predict_outputs(self, control: Tensor, u: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         raise NotImplementedError(NO_DECODER)
 
-    def reconstruct_outputs(self, control: Tensor) -> Tensor:
+    def reconstruct_outputs(
+        self, control: Tensor, kept: torch.Generator | None = None, rest: torch.Generator | None = None
+    ) -> Tensor:
         raise NotImplementedError(NO_DECODER)
 
     def _read(self, x: Tensor) -> Tensor:
