@@ -127,7 +127,7 @@ class ImageData(GeneratedData):
     invariant: Names = Field(SCENE_LATENTS, description="latents they do not")
     image_size: int = Field(64, ge=8, le=1024)
     samples: int = Field(16, ge=1, description="light samples a pixel")
-    render_device: Literal["cpu", "cuda"] = Field("cpu", description="what draws; pixels of the two differ slightly")
+    render_device: Literal["cpu", "llvm", "cuda"] = Field("cpu", description="what draws; their pixels differ slightly")
     squash: float = Field(2.0, gt=0, description="linear_gaussian: sds of a latent that reach 0.76 of its image range")
 
     @model_validator(mode="after")

@@ -111,7 +111,9 @@ def mesh_files(folder: Path, classes: Sequence[int]) -> dict[int, Path]:
 
 
 def read_mesh(path: Path) -> Mesh:
-    """A mesh as it stands in its file, centred, its largest side 1.
+    """A mesh as it stands in its file, centred, its largest side 1; turned inside out where its faces look inwards.
+
+    Materials have a front side only: a mesh whose faces look inwards, as some files' do, would be black in any light.
 
     Raises
     ------
@@ -128,7 +130,14 @@ def read_mesh(path: Path) -> Mesh:
         raise UserError(f"{path}: the vertices are not finite, or all in one place")
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise UserError(f"{path}: a face names vertex {faces.max()}, but there are {len(vertices)}")
-    return normalised(Mesh(vertices, faces))
+    mesh = normalised(Mesh(vertices, faces))
+    return mesh if _volume(mesh) >= 0 else Mesh(mesh.vertices, mesh.faces[:, ::-1].copy())
+
+
+def _volume(mesh: Mesh) -> float:
+    """Volume that the faces enclose, negative if they look inwards (divergence theorem)."""
+    a, b, c = mesh.vertices[mesh.faces].transpose(1, 0, 2)
+    return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
 _READERS: dict[str, Callable[[Path], Mesh]] = {".obj": read_obj, ".off": read_off, ".ply": read_ply}

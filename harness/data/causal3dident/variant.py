@@ -31,7 +31,7 @@ def renderer_variant(spec: ImageData) -> dict[str, str]:
         raise UserError("rendering needs the package mitsuba, which is not installed: pip install mitsuba") from error
     shapes = "own"
     if spec.meshes is not None:
-        content = hashlib.sha256()
+        content = hashlib.sha256(b"faces outwards;")
         for class_id, path in sorted(mesh_files(Path(spec.meshes), spec.classes).items()):
             digest, up = hashlib.sha256(path.read_bytes()).hexdigest(), up_axis(spec.mesh_up, class_id)
             content.update(f"{class_id}:{digest}:{up};".encode())

@@ -39,7 +39,7 @@ def folder(tmp_path):
         ({"path": "there", "render_device": "cuda"}, "render_device acts on images that we draw"),
         ({"object_size": 0.5}, "greater than or equal to 1"),
         ({"object_size": 6.5}, "less than or equal to 6"),
-        ({"render_device": "gpu"}, "'cpu' or 'cuda'"),
+        ({"render_device": "gpu"}, "'cpu', 'llvm' or 'cuda'"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(fields, words):

@@ -112,6 +112,19 @@ def test_each_class_has_its_own_axis_and_z_where_none_is_named(tmp_path):
     assert [up_axis("-y", 4), up_axis({"head": "y"}, 6), up_axis({"head": "y"}, 0)] == ["-y", "y", "z"]
 
 
+@pytest.mark.parametrize("inwards", [False, True])
+def test_faces_look_outwards_whichever_way_they_do_in_the_file(tmp_path, inwards):
+    faces = ((0, 2, 1), (0, 1, 3), (0, 3, 2), (1, 2, 3))  # counter-clockwise, seen from outside
+    lines = ["v 0 0 0", "v 1 0 0", "v 0 1 0", "v 0 0 1"]
+    lines += ["f " + " ".join(str(corner + 1) for corner in (face[::-1] if inwards else face)) for face in faces]
+    (tmp_path / "corner.obj").write_text("\n".join(lines) + "\n")
+    vertices, faces = read_mesh(tmp_path / "corner.obj")
+    corners = vertices[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    outwards = corners.mean(axis=1) - vertices.mean(axis=0)
+    assert (np.einsum("ij,ij->i", normals, outwards) > 0).all()
+
+
 def test_files_are_known_by_the_names_in_them(tmp_path):
     for name in ("big_bunny.off", "spot.obj", "maxplanck.obj", "notes.txt"):
         (tmp_path / name).write_text(OFF)

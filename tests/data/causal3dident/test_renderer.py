@@ -126,17 +126,19 @@ def test_a_gpu_that_is_not_there_is_asked_for_in_vain():
 class Modules:
     """Stand-ins for mitsuba and drjit on a machine with a GPU, or with a build that has no CUDA variant."""
 
-    LogLevel = JitBackend = types.SimpleNamespace(Error=1, CUDA=2)
+    LogLevel = JitBackend = types.SimpleNamespace(Error=1, CUDA=2, LLVM=3)
 
-    def __init__(self, variants):
+    def __init__(self, variants, llvm):
         self._variants, self.chosen = variants, []
+        self._backends = {self.JitBackend.CUDA} | ({self.JitBackend.LLVM} if llvm else set())
+        self.detail = types.SimpleNamespace(llvm_version=lambda: (llvm, 1, 7))
         self.set_variant = self.chosen.append
 
     def variants(self):
         return self._variants
 
     def has_backend(self, backend):
-        return backend == self.JitBackend.CUDA
+        return backend in self._backends
 
     def set_thread_count(self, count): ...
 
@@ -145,8 +147,8 @@ class Modules:
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    def make(*variants):
-        modules = Modules(variants)
+    def make(*variants, llvm=19):
+        modules = Modules(variants, llvm)
         monkeypatch.setitem(sys.modules, "mitsuba", modules)
         monkeypatch.setitem(sys.modules, "drjit", modules)
         return modules
@@ -155,10 +157,44 @@ def stand_in(monkeypatch):
 
 
 def test_each_device_has_its_variant(stand_in):
-    modules = stand_in("scalar_rgb", "cuda_ad_rgb")
-    for device in ("cuda", "cpu"):
+    modules = stand_in("scalar_rgb", "llvm_ad_rgb", "cuda_ad_rgb")
+    for device in ("cuda", "llvm", "cpu"):
         renderer_module.load_mitsuba(device)
-    assert modules.chosen == ["cuda_ad_rgb", "scalar_rgb"]
+    assert modules.chosen == ["cuda_ad_rgb", "llvm_ad_rgb", "scalar_rgb"]
+
+
+@pytest.mark.parametrize(("llvm", "reason"), [(None, "no libLLVM that is new enough"), (15, "libLLVM 15 is too old")])
+def test_an_llvm_that_would_not_do_is_refused(stand_in, llvm, reason):
+    modules = stand_in("scalar_rgb", "llvm_ad_rgb", llvm=llvm)
+    with pytest.raises(UserError, match=f"{reason}.*; install libLLVM 19 or newer"):
+        renderer_module.load_mitsuba("llvm")
+    assert modules.chosen == []
+
+
+#: Mean absolute difference, in bytes, of pictures of random scenes, each device drawing each with every lamp.
+IN_BOTH = """
+import numpy as np
+from harness.data.causal3dident.renderer import Renderer
+from harness.data.causal3dident.shapes import shape
+scenes = np.random.default_rng(0).uniform(-1, 1, (4, 10))
+drawn = [
+    np.stack([renderer.render(scene, 3).astype(float) for scene in scenes])
+    for renderer in (Renderer(shape(0), 32, 16, device=device) for device in ("llvm", "cpu"))
+]
+print(*np.abs(drawn[0] - drawn[1]).mean((1, 2, 3)))
+"""
+
+
+def test_the_vectorised_variant_draws_the_same_picture():
+    """Run in a process of its own: Mitsuba has one variant at a time, and tests beside this one use the other."""
+    pytest.importorskip("mitsuba")
+    done = subprocess.run([sys.executable, "-c", IN_BOTH], capture_output=True, text=True, check=False)
+    if "libLLVM" in done.stderr:
+        pytest.skip("no libLLVM 19 or newer")
+    apart = [float(number) for number in done.stdout.split()]
+    assert apart, done.stderr
+    # both draw their paths at random, and a silhouette's pixels have grain
+    assert max(apart) < 2.0
 
 
 def test_a_build_without_cuda_says_so(stand_in):
