@@ -27,9 +27,9 @@ class PairMeans:
         return cls(float(np.sqrt(squares).mean()), float(_kernel(squares, median).mean()))
 
     @classmethod
-    def within(cls, squares: Array, median: float) -> PairMeans:
-        """Over pairs of different cells of one set, (n, n); of a single cell with itself, which is a point mass."""
-        return cls(_mean_pair(np.sqrt(squares)), _mean_pair(_kernel(squares, median)))
+    def within(cls, squares: Array, median: float, kin: int = 1) -> PairMeans:
+        """Over pairs of cells of one set, (n, n), of different ``kin``; of all pairs where there is one kin only."""
+        return cls(_mean_pair(np.sqrt(squares), kin), _mean_pair(_kernel(squares, median), kin))
 
 
 class Cloud:
@@ -39,12 +39,16 @@ class Cloud:
     ----------
     cells : (n, genes)
     squares : (n, n) squared distances between them, where they are known already.
+    kin
+        So many rows after each other were predicted from one control cell, of which they keep what its perturbation
+        leaves alone: nearer to each other than cells are, they are no pair, or the energy distance of a perfect
+        prediction would be above 0.
     """
 
-    def __init__(self, cells: Array, squares: Array | None = None) -> None:
+    def __init__(self, cells: Array, squares: Array | None = None, kin: int = 1) -> None:
         self.cells = cells
         self.mean: Array = cells.mean(axis=0)
-        self._inner = _Inner(cells, squares)
+        self._inner = _Inner(cells, squares, kin)
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -68,8 +72,8 @@ class Cloud:
 class _Inner:
     """Distances between cells that are moved together."""
 
-    def __init__(self, cells: Array, squares: Array | None) -> None:
-        self._cells = cells
+    def __init__(self, cells: Array, squares: Array | None, kin: int) -> None:
+        self._cells, self._kin = cells, kin
         self._known: dict[tuple[bytes, float], PairMeans] = {}
         if squares is not None:
             self.squares = squares
@@ -82,7 +86,7 @@ class _Inner:
         key = (b"" if genes is None else genes.tobytes(), median)
         if key not in self._known:
             squares = self.squares if genes is None else distances_on(self._cells, self._cells, genes)
-            self._known[key] = PairMeans.within(squares, median)
+            self._known[key] = PairMeans.within(squares, median, self._kin)
         return self._known[key]
 
 
@@ -119,8 +123,10 @@ def _kernel(squares: Array, median: float) -> Array:
     return total
 
 
-def _mean_pair(values: Array) -> float:
+def _mean_pair(values: Array, kin: int) -> float:
+    """Mean of (n, n) outside the blocks (kin, kin) on its diagonal; of all of it where it is one block."""
     n = len(values)
-    if n == 1:
-        return float(values[0, 0])
-    return float((values.sum() - np.trace(values)) / (n * (n - 1)))
+    if n == kin:
+        return float(values.mean())
+    families = values.reshape(n // kin, kin, n // kin, kin)
+    return float((values.sum() - np.einsum("aiaj->", families)) / (n * (n - kin)))

@@ -17,7 +17,8 @@ from harness.evaluation.ood import HALVINGS, Control, Reference
 from harness.evaluation.registry import METRICS
 from harness.evaluation.scores import Array, NonFiniteError, as_matrix
 
-#: Predicts cells (n, features) of a condition from control cells (k, features); may raise ``CannotPredict``.
+#: Predicts cells (n, features) of a condition from control cells (k, features); may raise ``CannotPredict``. Where n is
+#: a multiple of k, so many rows after each other are taken to begin as the same control cell (see `clouds.Cloud`).
 Predict = Callable[[str, Array], ArrayLike]
 MODEL = "model"
 #: The row of split-half scores.
@@ -154,10 +155,12 @@ class _Split:
     def model_prediction(self, condition: str) -> Cloud | None:
         """The model's cells of a condition; None, and the condition is excluded, where it has no prediction."""
         try:
-            return Cloud(_finite(self.model(condition, self.start.cloud.cells), MODEL, condition))
+            cells = _finite(self.model(condition, self.start.cloud.cells), MODEL, condition)
         except CannotPredict as refusal:
             self.excluded[condition] = f"{MODEL}: {refusal}"
             return None
+        each, left = divmod(len(cells), len(self.start.cloud))
+        return Cloud(cells, kin=1 if left else max(1, each))
 
 
 class _Scores:

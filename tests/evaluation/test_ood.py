@@ -5,7 +5,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.metrics import r2_score, roc_auc_score
 
-from harness.evaluation.clouds import BANDWIDTHS
+from harness.evaluation.clouds import BANDWIDTHS, Cloud
 from harness.evaluation.ood import Reference, measures_of, score_condition
 from harness.evaluation.registry import METRICS, split_half_name
 from harness.evaluation.scores import NonFiniteError
@@ -101,6 +101,21 @@ def test_equal_distributions_score_zero_on_average():
     found = [score_condition(a, b, a, seed=0).values for a, b in draws]
     for name, spread in (("mmd", 0.003), ("energy_distance", 0.02)):
         assert np.mean([f[name] for f in found]) == pytest.approx(0.0, abs=spread)
+
+
+def test_cells_that_share_a_part_score_zero_on_average_where_they_are_no_pair():
+    """Four cells share half of their variance, as predictions from one control cell do; as a set they are as true."""
+    found = {1: [], 4: []}
+    for s in range(60):
+        random = np.random.default_rng(s)
+        shared = np.repeat(random.normal(size=(20, 5)), 4, axis=0)
+        predicted = (shared + random.normal(size=shared.shape)) / 2**0.5
+        reference = Reference(random.normal(size=(40, 5)), shared, seed=0)
+        for kin, scores in found.items():
+            scores.append(reference.score(Cloud(predicted, kin=kin)).values)
+    for name, spread in (("mmd", 0.003), ("energy_distance", 0.02)):
+        assert np.mean([scores[name] for scores in found[4]]) == pytest.approx(0.0, abs=spread)
+        assert np.mean([scores[name] for scores in found[1]]) > spread
 
 
 def test_perfect_bulk_prediction_reaches_best():

@@ -57,6 +57,13 @@ def test_order_of_rows_in_an_additive_world():
     assert found.metrics["rmse_relative"] == pytest.approx(found.floors["rmse_relative_floor"], rel=0.1)
 
 
+def test_several_cells_of_one_control_cell_are_no_pair():
+    """Control cells several times over are the baseline of no change, whose cells stand there once."""
+    found = evaluate_ood(DOUBLES, TRAIN, CONTROL, lambda condition, control: np.repeat(control, 5, axis=0), seed=0)
+    for name in ("energy_distance", "mmd"):
+        assert found.metrics[name] == pytest.approx(found.baselines["control_mean"][name], rel=1e-9)
+
+
 def test_a_row_is_scored_as_score_condition_does():
     found = evaluate_ood({"A+B": DOUBLES["A+B"]}, TRAIN, CONTROL, additive, seed=7)
     expected = score_condition(additive("A+B", CONTROL), DOUBLES["A+B"], CONTROL, seed=7).values
