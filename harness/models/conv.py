@@ -81,7 +81,7 @@ class ConvDecoder(nn.Module):
         )
         blocks: list[nn.Module] = []
         for level in range(len(channels) - 1, 0, -1):
-            blocks += [_Double(channels[level], channels[level - 1], sizes[level - 1]), nn.LeakyReLU(0.2)]
+            blocks += [Double(channels[level], channels[level - 1], sizes[level - 1]), nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*blocks, nn.Conv2d(hidden, shape[0] * patch**2, 1))
         self.skip = nn.Linear(inputs, shape[0] * sizes[0][0] * sizes[0][1])
         self.means = (shape[0], *sizes[0])
@@ -95,7 +95,7 @@ class ConvDecoder(nn.Module):
         return out[..., : self.height, : self.width]
 
 
-class _Double(nn.Module):
+class Double(nn.Module):
     """A transposed convolution of stride 2, cut to a given size: (n, before, ⌈h/2⌉, ⌈w/2⌉) to (n, after, h, w)."""
 
     def __init__(self, before: int, after: int, size: tuple[int, int]) -> None:

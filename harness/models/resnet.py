@@ -33,7 +33,7 @@ class ResNetEncoder(nn.Module):
         super().__init__()
         large = min(shape[1:]) >= 128  # the original's stem halves twice, made for 224 pixels
         stem: list[nn.Module] = [nn.Conv2d(shape[0], hidden, 7 if large else 3, 2 if large else 1, 3 if large else 1)]
-        stem += [_norm(hidden), nn.ReLU(), *([nn.MaxPool2d(3, 2, 1)] if large else [])]
+        stem += [group_norm(hidden), nn.ReLU(), *([nn.MaxPool2d(3, 2, 1)] if large else [])]
         stages: list[nn.Module] = []
         before = hidden
         for stage, (count, width) in enumerate(zip(BLOCKS, WIDTHS, strict=True)):
@@ -95,16 +95,16 @@ class _Residual(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
-            _norm(after),
+            group_norm(after),
             nn.ReLU(),
             nn.Conv2d(after, after, 3, padding=1, bias=False),
-            _norm(after),
+            group_norm(after),
         )
         same = before == after and stride == 1
         self.shortcut: nn.Module = (
             nn.Identity()
             if same
-            else nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), _norm(after))
+            else nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), group_norm(after))
         )
         self.last = nn.ReLU()
 
@@ -113,6 +113,7 @@ class _Residual(nn.Module):
         return out
 
 
-def _norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm of as many groups, up to `GROUPS`, as divide the channels."""
     groups = next(count for count in range(min(GROUPS, channels), 0, -1) if channels % count == 0)
     return nn.GroupNorm(groups, channels)

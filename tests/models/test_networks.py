@@ -8,6 +8,7 @@ from sklearn.decomposition import PCA
 from harness.models.conv import ConvDecoder, ConvEncoder, patch_side
 from harness.models.networks import InputTransform, principal_components
 from harness.models.resnet import ResNetDecoder, ResNetEncoder
+from harness.models.strided import StridedDecoder, StridedEncoder
 
 
 def _generator():
@@ -67,7 +68,10 @@ def test_byte_images_are_scaled_to_one():
     torch.testing.assert_close(restored, images.float() / 255)
 
 
-@pytest.mark.parametrize("networks", [(ConvEncoder, ConvDecoder), (ResNetEncoder, ResNetDecoder)])
+@pytest.mark.parametrize(
+    "networks",
+    [(ConvEncoder, ConvDecoder), (StridedEncoder, StridedDecoder), (ResNetEncoder, ResNetDecoder)],
+)
 @pytest.mark.parametrize("size", [(8, 8), (32, 32), (33, 20), (64, 64), (135, 128)])
 def test_image_networks_mirror_each_other(networks, size):
     encoder, decoder = networks[0]((3, *size), 4, 7), networks[1](7, 4, (3, *size))
@@ -81,7 +85,7 @@ def test_patches_leave_sixteen_along_a_side(side, patch):
     assert patch_side((side, side + 5)) == patch
 
 
-@pytest.mark.parametrize("encoder", [ConvEncoder, ResNetEncoder])
+@pytest.mark.parametrize("encoder", [ConvEncoder, StridedEncoder, ResNetEncoder])
 def test_every_pixel_reaches_the_code(encoder):
     images = torch.randn(1, 3, 33, 40, requires_grad=True)
     encoder((3, 33, 40), 8, 5)(images).square().sum().backward()

@@ -1,0 +1,85 @@
+"""Encoder and decoder of images: plain convolutions of stride 2 with group norm. What turns in a picture needs them.
+
+Told the true latents of 20,000 images, this encoder reads an object's rotation from new ones where `conv`, which cuts
+patches first, remembers its training images; it costs some three times as much.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from harness.models.conv import COARSEST, DENSE, Double
+from harness.models.resnet import group_norm
+
+#: Channels grow with each halving up to so many times the first layer's.
+WIDEST = 4
+
+
+class StridedEncoder(nn.Module):
+    """A 5×5 and then 3×3 convolutions, each halving the image, down to 4×4 cells (or fewer); two dense layers.
+
+    Parameters
+    ----------
+    shape
+        (channels, height, width).
+    hidden
+        Channels of the first layer; they double up to four times that.
+    outputs
+        Size of the output vector.
+    """
+
+    def __init__(self, shape: tuple[int, ...], hidden: int, outputs: int) -> None:
+        super().__init__()
+        sizes, channels = halvings(shape[1:], hidden)
+        blocks: list[nn.Module] = []
+        for level, (before, after) in enumerate(zip([shape[0], *channels[:-1]], channels, strict=True)):
+            side = 3 if level else 5
+            blocks += [nn.Conv2d(before, after, side, stride=2, padding=side // 2), group_norm(after), nn.ReLU()]
+        flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
+        self.body = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(flat, DENSE * hidden), nn.ReLU())
+        self.head = nn.Linear(DENSE * hidden, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, height, width) to (n, outputs)."""
+        out: Tensor = self.head(self.body(x))
+        return out
+
+
+class StridedDecoder(nn.Module):
+    """Mirror of `StridedEncoder`.
+
+    Parameters
+    ----------
+    inputs
+        Size of the latent vector.
+    hidden
+        Channels of the last but one layer.
+    shape
+        (channels, height, width) of the output.
+    """
+
+    def __init__(self, inputs: int, hidden: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        sizes, channels = halvings(shape[1:], hidden)
+        self.start = (channels[-1], *sizes[-1])
+        flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
+        self.dense = nn.Sequential(nn.Linear(inputs, DENSE * hidden), nn.ReLU(), nn.Linear(DENSE * hidden, flat))
+        blocks: list[nn.Module] = [group_norm(channels[-1]), nn.ReLU()]
+        for level in range(len(channels) - 1, 0, -1):
+            after = channels[level - 1]
+            blocks += [Double(channels[level], after, sizes[level - 1]), group_norm(after), nn.ReLU()]
+        height, width = shape[1:]
+        self.body = nn.Sequential(*blocks, Double(channels[0], shape[0], (height, width)))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(n, inputs) to (n, channels, height, width)."""
+        out: Tensor = self.body(self.dense(latents).unflatten(1, self.start))
+        return out
+
+
+def halvings(size: tuple[int, ...], hidden: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """Grids after each halving of an image, (height, width) each, one at least, and the channels of each."""
+    sizes = [(-(-size[0] // 2), -(-size[1] // 2))]
+    while min(sizes[-1]) > COARSEST:
+        sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+    return sizes, [min(hidden * 2**level, hidden * WIDEST) for level in range(len(sizes))]
