@@ -104,10 +104,11 @@ def graph_stability(fits: Sequence[Fit], matched: Sequence[Match]) -> Stability 
 
     Returns
     -------
-    None with fewer than two fits, where one has no graph, and for a single latent.
+    None with fewer than two fits, where one has no graph, for a single latent, and where every weight is 0: a family
+    without edges has learned none.
     """
     graphs = [fit.graph for fit in fits if fit.graph is not None]
-    if not matched or len(graphs) < len(fits) or len(graphs[0]) < 2:
+    if not matched or len(graphs) < len(fits) or len(graphs[0]) < 2 or not any(graph.any() for graph in graphs):
         return None
     places = len(graphs[0]) * (len(graphs[0]) - 1)
     count = [int(edges(graph, fit.spread).sum()) for graph, fit in zip(graphs, fits, strict=True)]

@@ -84,7 +84,7 @@ def test_numbers_of_targets_that_differ_agree_by_chance_never(rng):
 
 
 def test_graphs_without_an_edge_agree_and_so_does_chance(rng):
-    one = fit(rng, np.zeros((4, 4)))
+    one = fit(rng, 1e-3 * chain())  # weights that a penalty has made small
     graph, targets = stability(one, renamed(one))
     assert (graph.value, graph.chance, targets) == (1.0, 1.0, None)
     graph, _ = stability(one, Fit(one.latents, chain()))
@@ -94,6 +94,7 @@ def test_graphs_without_an_edge_agree_and_so_does_chance(rng):
 def test_one_fit_one_latent_or_no_structure_have_none(rng):
     assert stability(fit(rng, chain(), np.eye(4))) == (None, None)
     assert stability(fit(rng), fit(rng)) == (None, None)
+    assert stability(fit(rng, np.zeros((4, 4))), fit(rng, np.zeros((4, 4)))) == (None, None)  # a family without edges
     single = [Fit(rng.standard_normal((50, 1)), np.zeros((1, 1))) for _ in range(2)]
     assert graph_stability(single, matches(single)) is None
 
