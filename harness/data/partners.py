@@ -14,9 +14,6 @@ from harness.errors import UserError
 
 Rows = npt.NDArray[np.int64]
 
-#: Principal components in which costs of optimal transport are taken; more only adds noise to distances.
-TRANSPORT_COMPONENTS = 20
-
 
 def draw_controls(is_control: npt.NDArray[np.bool_], splits: Mapping[str, Rows], ood: Sequence[str], seed: int) -> Rows:
     """A control cell for each cell, drawn at random within its split; for OOD splits, among test's controls.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from harness.data.batch import PerturbationData
-from harness.data.partners import TRANSPORT_COMPONENTS
 from harness.data.seeding import generator
+from harness.data.transport import COMPONENTS, partners_of
 from harness.errors import UserError
 
 
@@ -66,23 +64,15 @@ class Pairing:
         return torch.cat([first[:, None], index[:, 1:]], dim=1)
 
     def _transport(self, rows: Tensor, controls: Tensor) -> Tensor:
-        """For each row, its partner under the least-cost assignment of the condition's cells to controls.
-
-        With more cells than controls, controls are repeated as evenly as may be, which is exact optimal transport
-        between the two empirical distributions when the numbers divide, and near it otherwise.
-        """
+        """The control (k,) beside each row: `partners_of` each condition's cells, among the split's controls."""
         frames = self.data.as_float(self.data.frames).flatten(1)
         cells = self.data.index[rows, -1]
         _, _, basis = torch.linalg.svd(frames[controls] - frames[controls].mean(0), full_matrices=False)
-        basis = basis[:TRANSPORT_COMPONENTS].T
-        low_cells, low_controls = frames[cells] @ basis, frames[controls] @ basis
+        basis = basis[:COMPONENTS].T
+        low_cells, low_controls = frames[cells] @ basis, (frames[controls] @ basis).numpy()
         partner = torch.empty(len(rows), dtype=torch.int64)
         condition = self.data.condition[rows]
         for which in condition.unique():
             here = torch.nonzero(condition == which).flatten()
-            repeats = -(-len(here) // len(controls))
-            candidates = torch.arange(len(controls)).repeat(repeats)
-            cost = torch.cdist(low_cells[here], low_controls[candidates]).square().numpy()
-            chosen = linear_sum_assignment(np.asarray(cost))[1]
-            partner[here] = controls[candidates[torch.from_numpy(chosen)]]
+            partner[here] = controls[torch.from_numpy(partners_of(low_cells[here].numpy(), low_controls))]
         return partner

@@ -11,15 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 from sklearn.utils.extmath import randomized_svd
 
-from harness.data.partners import TRANSPORT_COMPONENTS
 from harness.data.perturbseq.labels import CONTROL
 from harness.data.perturbseq.splits import Assignment, Rows, places
 from harness.data.perturbseq.time_points import TimePoints
 from harness.data.seeding import derive
+from harness.data.transport import COMPONENTS, partners_of
 
 Matrix = npt.NDArray[np.float32]
 
@@ -112,8 +110,7 @@ def transported(index: Rows, splits: dict[str, Rows], conditions: Sequence[str],
 
     Notes
     -----
-    Exact optimal transport between the empirical distributions of mini-batches, with squared Euclidean costs (as in
-    minibatch OT, Fatras et al. 2020); a mini-batch is of rows that were drawn at random.
+    `partners_of` within mini-batches (as in minibatch OT, Fatras et al. 2020), of rows that were drawn at random.
     """
     of = np.asarray(conditions, dtype=object)
     result = index.copy()
@@ -124,8 +121,7 @@ def transported(index: Rows, splits: dict[str, Rows], conditions: Sequence[str],
             for batch in np.array_split(here, -(-len(here) // TRANSPORT_BATCH)):
                 for time in range(last, 0, -1):
                     before, after = result[batch, time - 1], result[batch, time]
-                    chosen = linear_sum_assignment(cdist(low[after], low[before], "sqeuclidean"))[1]
-                    result[batch, time - 1] = before[chosen]
+                    result[batch, time - 1] = before[partners_of(low[after], low[before])]
     return result
 
 
@@ -143,7 +139,7 @@ def components(values: Matrix, training: Rows, seed: int) -> Matrix:
         random = np.random.default_rng(derive(seed, "cells of transport"))
         training = np.sort(random.choice(training, _FITTED_CELLS, replace=False))
     fitted = values[training]
-    count = min(TRANSPORT_COMPONENTS, *fitted.shape)
+    count = min(COMPONENTS, *fitted.shape)
     _, _, basis = randomized_svd(fitted - fitted.mean(0), count, random_state=derive(seed, "transport") % 2**32)
     low: Matrix = (values @ basis.T).astype(np.float32)
     return low
