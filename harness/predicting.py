@@ -41,17 +41,12 @@ def predict(fitted: Fitted, perturbations: Sequence[str], *, cells: int = 500, s
     ----------
     fitted
         As `harness.trial_model.load_predictor` gives it, or `load_fitted`, of whose data no more is used.
-    perturbations
-        Each a name, or a combination ``A+B`` in any order; ``control`` for none.
-    cells
-        Cells of each.
-    seed
-        Governs which control cells, and all noise.
+    perturbations, cells, seed
+        As in `harness.api.predict_run`.
 
     Returns
     -------
-    ``X`` (perturbations * cells, features) float32 in the units of the data, ``obs["perturbation"]``; for models with
-    latents of the prediction ``obsm["responsive"]`` and ``obsm["invariant"]``; provenance in ``uns["harness"]``.
+    As `harness.api.predict_run` does, ``X`` in the units of the data.
 
     Raises
     ------
