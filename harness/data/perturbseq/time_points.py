@@ -23,6 +23,8 @@ NO_TIME = "none"
 #: A time in words: one number, with the same letters before and after it in all labels.
 _LABEL = re.compile(r"([A-Za-z_ ]*)(\d+(?:\.\d+)?)([A-Za-z_ ]*)")
 _MOST_NAMED = 10
+#: Times that training needs: one to begin at, and one to go to.
+_LEAST_SEEN = 2
 
 
 @dataclass(frozen=True)
@@ -45,27 +47,35 @@ class TimePoints:
     def last(self, asked: int | Sequence[str | float], where: str) -> int:
         """How many of the last times are asked for, by number or by name; two or more are left.
 
+        A time between others cannot be held out. A model's bound on a trajectory sets each frame beside its prior given
+        the frame before, and has no term for a time without a frame.
+
         Raises
         ------
         UserError
             If a name is unknown, the named times are not the last ones, or fewer than two would be left.
         """
-        if isinstance(asked, int):
-            count = asked
-        else:
-            named = {self._place(name, where) for name in asked}
-            count = len(named)
-            if named != set(range(len(self.points) - count, len(self.points))):
-                raise UserError(
-                    f"{where}: data.split.held_out names {', '.join(map(str, asked))}, but only the last of the times "
-                    f"{', '.join(self.labels)} can be held out, since a model goes from each time to the next"
+        times = range(len(self.points))
+        named = set(times[-asked:]) if isinstance(asked, int) else {self._place(name, where) for name in asked}
+        held = self.labels[min(named) :]
+        if len(named) < len(held):
+            later = ", ".join(self.labels[k] for k in times[min(named) :] if k not in named)
+            raise UserError(
+                f"{where}: data.split.held_out names {held[0]} but not {later} after it: models go from each time to "
+                "the next, and none can be trained across a time without cells; "
+                + (
+                    f"to predict {held[0]}, leave the cells of later times out of the file, or to predict {held[-1]}, "
+                    f"give held_out: [{', '.join(held)}]"
+                    if min(named) >= _LEAST_SEEN
+                    else f"hold out the last of the times {', '.join(self.labels)}"
                 )
-        if len(self.points) - count < 2:
+            )
+        if min(named) < _LEAST_SEEN:
             raise UserError(
                 f"{where}: data.split.held_out leaves fewer than two of the times {', '.join(self.labels)} to train "
                 "on; hold out fewer"
             )
-        return count
+        return len(named)
 
     def _place(self, name: str | float, where: str) -> int:
         if isinstance(name, str) and name in self.labels:

@@ -3,12 +3,15 @@
 The file has the layout of E-MTAB-14065: knock-downs by days D0, D2, D6, D12 of a differentiation.
 """
 
+import re
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from harness import cli
 from harness.data import load
 from harness.data.fingerprint import fingerprint
 from harness.data.perturbseq.time_course import transported
@@ -150,17 +153,51 @@ def test_two_days_are_held_out(tmp_path):
     assert set(day[np.unique(data.index[data.splits["train"]].numpy())]) == {"D0", "D2"}
 
 
+#: Why a time between others is refused.
+GAP = "models go from each time to the next, and none can be trained across a time without cells; "
+LAST = "hold out the last of the times D0, D2, D6, D12"
+
+
 @pytest.mark.parametrize(
     ("held_out", "sentence"),
     [
-        (["D6"], "only the last of the times D0, D2, D6, D12 can be held out, since a model goes from each time"),
+        (
+            ["D6"],
+            f"names D6 but not D12 after it: {GAP}to predict D6, leave the cells of later times out of the file, or to "
+            "predict D12, give held_out: [D6, D12]",
+        ),
+        ([6], "names D6 but not D12 after it"),
+        (["D2"], f"names D2 but not D6, D12 after it: {GAP}{LAST}"),
+        (["D2", "D12"], f"names D2 but not D6 after it: {GAP}{LAST}"),
+        (["D0"], f"names D0 but not D2, D6, D12 after it: {GAP}{LAST}"),
         (["D3"], "names time 'D3', which no cell has; times are D0, D2, D6, D12"),
+        (["D12", "D6", "D2"], "leaves fewer than two of the times"),
         (3, "leaves fewer than two of the times"),
+        (9, "leaves fewer than two of the times"),
     ],
 )
 def test_times_that_cannot_be_held_out_are_refused(held_out, sentence, tmp_path):
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
         read(tmp_path, split={"kind": "leave_time_out", "held_out": held_out})
+
+
+def test_what_is_said_to_a_time_between_others_can_be_done(tmp_path):
+    """Day 6 is predicted from a file without day 12."""
+    course(tmp_path / "cells.h5ad", days=DAYS[:3], cells={name: counts[:3] for name, counts in CELLS.items()})
+    data = read(tmp_path, split={"kind": "leave_time_out", "held_out": ["D6"]})
+    _, day, _ = frames_of(tmp_path, data)
+    assert set(day[data.index[data.splits["later"], -1]]) == {"D6"}
+    assert "D6" not in set(day[np.unique(data.index[data.splits["train"]].numpy())])
+
+
+def test_a_launch_with_a_time_between_others_held_out_is_one_sentence(tiny_study, tmp_path, capsys):
+    root = tmp_path / "runs"
+    split = "split: {kind: leave_time_out, held_out: [D6]}"
+    data = f"data={{kind: perturbseq, path: {course(tmp_path / 'cells.h5ad')}, min_cells: 5, {split}}}"
+    assert cli.main(["launch", str(tiny_study), "--root", str(root), "--set", data]) == 2
+    errors = capsys.readouterr().err
+    assert GAP in errors
+    assert "Traceback" not in errors
 
 
 def test_a_perturbation_is_left_out_over_time(tmp_path):
