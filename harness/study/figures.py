@@ -37,7 +37,7 @@ from harness.study.tables import (
 CELL_WIDTH, CELL_HEIGHT = 1.22, 0.82
 MARGIN, LEFT, RIGHT, TOP, BOTTOM = 0.25, 0.85, 0.85, 0.72, 0.58
 GAP_ACROSS, GAP_DOWN, TITLE_LINE, NOTE_LINE = 0.3, 0.5, 0.28, 0.18
-NARROWEST = 4.9
+NARROWEST, LETTER = 4.9, 0.085
 #: Values of an axis above which cells become dots, and the size of a panel of dots.
 MOST_VALUES = 12
 SCATTER, GAP_SCATTER = (3.0, 2.4), 0.7
@@ -163,7 +163,7 @@ def _along(records: Records, axis: str | None, value: AxisValue) -> Records:
 def _draw(rows: Sequence[Sequence[Panel]], records: Records, column: Column, title: str) -> Figure:
     widths = [max(p.size[0] for p in stack) for stack in _columns(rows)]
     heights = [max(p.size[1] for p in row) for row in rows]
-    left = LEFT + (0.4 if rows[0][0].down == MODEL else 0.0)
+    left = _left(rows)
     over = _title_height(rows)
     notes = _footnotes(rows, column)
     foot = BOTTOM + NOTE_LINE * len(notes) - (0.15 if not records.axes else 0.0)
@@ -188,6 +188,12 @@ def _draw(rows: Sequence[Sequence[Panel]], records: Records, column: Column, tit
     _colour_bar(figure, panel(figure, left + grid_width + 0.2, foot, 0.12, grid_height), scale, column)
     _words(figure, records, column, title, notes)
     return figure
+
+
+def _left(rows: Sequence[Sequence[Panel]]) -> float:
+    """Room for the words beside the first column, where they are models' names."""
+    names = [model_text(str(value)) for row in rows if row[0].down == MODEL for value in row[0].down_values]
+    return max([LEFT, *(MARGIN + LETTER * len(name) for name in names)])
 
 
 def _title_height(rows: Sequence[Sequence[Panel]]) -> float:
