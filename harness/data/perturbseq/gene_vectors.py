@@ -7,6 +7,7 @@ are linear in u without a constant). u of a condition is the sum of its members'
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +68,9 @@ def read_vectors(path: Path) -> GeneVectors:
             "each line"
         ) from error
     genes = tuple(str(name).strip() for name in table.index)
-    repeated = table.index[table.index.duplicated()]
-    if len(repeated):
-        raise UserError(f"{path}: names {repeated[0]!r} twice; keep one line a gene")
+    repeated = [name for name, times in Counter(genes).items() if times > 1]
+    if repeated:
+        raise UserError(f"{path}: names {repeated[0]!r} more than once; keep one line a gene")
     numbers = table.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     if not numbers.size:
         raise UserError(f"{path}: holds no numbers; give a header, and a gene and its numbers in each line")

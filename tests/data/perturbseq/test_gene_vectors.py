@@ -116,7 +116,8 @@ def test_a_column_without_a_difference_says_nothing():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("gene,a\ng0,1\ng0,2\n", "names 'g0' twice"),
+        ("gene,a\ng0,1\ng0,2\n", "names 'g0' more than once"),
+        ("gene,a\ng0,1\n g0 ,2\n", "names 'g0' more than once"),
         ("gene,a,b\ng0,1,\n", "g0 has no number in column 'b'"),
         ("gene,a\ng0,high\n", "g0 has no number in column 'a'"),
         ("gene\ng0\n", "holds no numbers"),
