@@ -96,7 +96,7 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
         library=None if expression.library is None else torch.from_numpy(expression.library),
         perturbation_vectors=None if vectors is None else torch.from_numpy(vectors.values).float(),
         vector_names=() if vectors is None else vectors.genes,
-        split_record=kept_split(layout.assignment, layout.names),
+        split_record=kept_split(layout.assignment, layout.names, layout.file),
     )
     held_out = spec.process.held_out_steps if spec.path is None else layout.assignment.held_out
     return hold_out_later(data, held_out)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from harness.data.digest import file_digest
 from harness.data.partners import draw_controls
 from harness.data.perturbseq.labels import CONTROL, Labels
 from harness.data.perturbseq.reader import CellFile
-from harness.data.perturbseq.replay import replayed
+from harness.data.perturbseq.replay import cell_names, replayed
 from harness.data.perturbseq.splits import TEST_SHARE, Assignment, Rows, Shares, assign, places
 from harness.data.perturbseq.time_course import course_rows
 from harness.data.perturbseq.time_points import TimePoints, read_times
@@ -32,6 +34,7 @@ class Layout:
     cells : rows of the file that are in use, ascending.
     training : those among them that training sees, rows of the file, ascending.
     names : split -> condition -> names of the cells that are its own, from which it can be replayed.
+    file : SHA-256 of the file, where it names cells more than once.
     times : of the cells, in a time course.
     """
 
@@ -42,6 +45,7 @@ class Layout:
     cells: Rows
     training: Rows
     names: dict[str, dict[str, tuple[str, ...]]]
+    file: str | None
     times: TimePoints | None
 
 
@@ -83,8 +87,10 @@ def lay_out(spec: PerturbseqData, file: CellFile, labels: Labels, where: str, kn
         test = TEST_SHARE
     last = trajectories[:, -1]
     conditions: list[str] = labels.conditions[last].tolist()
+    names = cell_names(file.obs.index)[last]
+    digest = None if file.obs.index.is_unique else file_digest(file.path)
     if isinstance(spec.split, ReplaySplit):
-        assignment = replayed(Path(spec.split.path), _names(file)[last].tolist(), conditions, where, known, times)
+        assignment = replayed(Path(spec.split.path), names.tolist(), conditions, where, known, times, digest)
     else:
         shares = Shares(spec.validation, test, spec.min_cells)
         assignment = assign(spec.split, conditions, spec.seed, shares, where, known=known, times=times)
@@ -101,7 +107,8 @@ def lay_out(spec: PerturbseqData, file: CellFile, labels: Labels, where: str, kn
         conditions=of,
         cells=cells,
         training=np.unique(table[splits["train"], :seen]),
-        names=_by_condition(assignment, conditions, _names(file)[last]),
+        names=_by_condition(assignment, conditions, names),
+        file=digest,
         times=times,
     )
 
@@ -128,18 +135,8 @@ def _trajectories(file: CellFile) -> Rows:
     return order.reshape(file.obs["trajectory"].nunique(), -1)
 
 
-def _names(file: CellFile) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
-    """A name of each cell: its index in obs, and where that is not unique also which one of that name it is."""
-    index = file.obs.index.astype(str)
-    again = index.to_series().groupby(index, sort=False).cumcount().to_numpy()
-    names = np.array(index, dtype=object)
-    if again.any():
-        names = np.where(again > 0, names + "#" + (again + 1).astype(str).astype(object), names)
-    return names
-
-
 def _by_condition(
-    assignment: Assignment, conditions: list[str], names: np.ndarray[tuple[int], np.dtype[np.object_]]
+    assignment: Assignment, conditions: list[str], names: npt.NDArray[np.object_]
 ) -> dict[str, dict[str, tuple[str, ...]]]:
     of = np.asarray(conditions, dtype=object)
     found = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pydantic import Field, ValidationError
 
@@ -32,6 +33,7 @@ class KeptSplit(Part):
     excluded : condition -> why its cells are in no split.
     seen : for each excluded double, how many of its members were seen.
     held_out : last times that only test.
+    file : SHA-256 of the file, where it names cells more than once, so that only their order tells them apart.
     """
 
     cells: dict[str, dict[str, list[str]]]
@@ -39,16 +41,29 @@ class KeptSplit(Part):
     excluded: dict[str, str]
     seen: dict[str, int] = Field(default_factory=dict)
     held_out: int = 0
+    file: str | None = None
 
 
-def kept_split(assignment: Assignment, names: dict[str, dict[str, tuple[str, ...]]]) -> dict[str, Any]:
-    """What to keep of an assignment, so that `replayed` gives it again."""
+def cell_names(index: pd.Index[str]) -> npt.NDArray[np.object_]:
+    """A name of each cell, no two alike: its index in obs, and where that is not unique also which one it is."""
+    names = np.array(index.astype(str), dtype=object)
+    # a name so made may be another cell's own, and is then told apart in turn
+    while (again := pd.Series(names).groupby(names, sort=False).cumcount().to_numpy()).any():
+        names = np.where(again > 0, names + "#" + (again + 1).astype(str).astype(object), names)
+    return names
+
+
+def kept_split(
+    assignment: Assignment, names: dict[str, dict[str, tuple[str, ...]]], file: str | None = None
+) -> dict[str, Any]:
+    """What to keep of an assignment, so that `replayed` gives it again; see `KeptSplit`."""
     kept = KeptSplit(
         cells={split: {name: list(cells) for name, cells in own.items()} for split, own in names.items()},
         ood=list(assignment.ood),
         excluded=assignment.excluded,
         seen=assignment.seen,
         held_out=assignment.held_out,
+        file=file,
     )
     return kept.model_dump()
 
@@ -60,6 +75,7 @@ def replayed(
     where: str,
     known: frozenset[str] | None,
     times: TimePoints | None,
+    file: str | None = None,
 ) -> Assignment:
     """The assignment that a ``split.json`` holds.
 
@@ -68,21 +84,29 @@ def replayed(
     path
         The file.
     names, conditions
-        Name and canonical condition of each cell.
+        Name of each cell, from `cell_names`, and canonical condition.
     where
         Name of the data, for error messages.
     known
         Genes that have a vector; None where perturbations are one-hot.
     times
         Of each cell, in a time course.
+    file
+        SHA-256 of the file of cells, where it names cells more than once.
 
     Raises
     ------
     UserError
         If it is no ``split.json`` with names of cells, or of other cells: some missing here, some not in it, some
-        with another condition; or if a condition it trains on or predicts cannot be told by this study's features.
+        with another condition; if names occur more than once and the file is not the very same; or if a condition it
+        trains on or predicts cannot be told by this study's features.
     """
     kept = _read(path)
+    if file is not None and file != kept.file:
+        raise UserError(
+            f"{where}: cell names occur more than once, so that only the very file that {path} was made on can replay "
+            "it; give that file, or make names unique with AnnData.obs_names_make_unique and split anew"
+        )
     groups = [(split, name, cells) for split, own in kept.cells.items() for name, cells in own.items()]
     sizes = [len(cells) for _, _, cells in groups]
     listed = np.array([cell for _, _, cells in groups for cell in cells], dtype=object)

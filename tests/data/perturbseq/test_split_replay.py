@@ -97,16 +97,31 @@ def test_names_say_which_cells_are_in_a_split(tmp_path):
     assert (data.conditions, data.ood, data.excluded) == (again.conditions, again.ood, again.excluded)
 
 
-def test_cells_of_one_name_are_told_apart(tmp_path):
-    count = sum(LABELS.values())
-    path = screen(tmp_path / "cells.h5ad", names=[f"cell{k % 50}" for k in range(count)])
+REPEATED = [f"cell{k % 50}" for k in range(sum(LABELS.values()))]
+
+
+@pytest.mark.parametrize("names", [REPEATED, ["a", "a", "a#2", *(f"cell{k}" for k in range(sum(LABELS.values()) - 3))]])
+def test_cells_of_one_name_are_told_apart(tmp_path, names):
+    path = screen(tmp_path / "cells.h5ad", names=names)
     data = load(PerturbseqData(path=path), tmp_path)
     cells = [cell for own in data.split_record["cells"].values() for part in own.values() for cell in part]
-    assert len(set(cells)) == len(cells) == count - LABELS["A+Z"]
+    assert len(set(cells)) == len(cells) == sum(LABELS.values()) - LABELS["A+Z"]
     kept = tmp_path / "split.json"
     kept.write_text(json.dumps(data.split_record))
     again = load(PerturbseqData(path=path, split={"kind": "replay", "path": str(kept)}), tmp_path)
     assert all(torch.equal(again.splits[name], rows) for name, rows in data.splits.items())
+
+
+def test_cells_of_one_name_can_be_told_apart_in_the_same_file_only(tmp_path):
+    """The same names and conditions in the same order may be other cells: files joined the other way round."""
+    path = screen(tmp_path / "cells.h5ad", names=REPEATED)
+    kept = tmp_path / "split.json"
+    kept.write_text(json.dumps(load(PerturbseqData(path=path), tmp_path).split_record))
+    labels = anndata.read_h5ad(path).obs["condition"].to_numpy()
+    screen(tmp_path / "cells.h5ad", seed=1, names=REPEATED, labels=labels)
+    sentence = r"cell names occur more than once, .* give that file, or make names unique with AnnData\.obs_names_make"
+    with pytest.raises(UserError, match=sentence):
+        load(PerturbseqData(path=path, split={"kind": "replay", "path": str(kept)}), tmp_path)
 
 
 def relabelled():
