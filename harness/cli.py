@@ -390,10 +390,13 @@ def _schema(options: argparse.Namespace) -> int:
     if options.out is None:
         print(text)
         return OK
-    try:
-        options.out.write_text(text + "\n")
-    except OSError as error:
-        raise UserError(f"{options.out} cannot be written ({error.strerror}); give another file") from error
+    from harness.files import write_atomic
+    from harness.outputs import refuse_taken, writing
+
+    refuse_taken(options.out)
+    with writing(options.out):
+        write_atomic(options.out, text + "\n")
+    print(f"wrote {options.out}")
     return OK
 
 

@@ -120,7 +120,7 @@ def make_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
     ui = add("ui", "open MLflow on this machine, until Ctrl-C", rooted)
     ui.add_argument("--port", type=int, default=5000, help="default: 5000")
     schema = add("schema", "print the JSON schema of study files, for editors", common, more=_SCHEMA_EXAMPLES)
-    schema.add_argument("--out", type=Path, metavar="FILE", help="write it to a file instead")
+    schema.add_argument("--out", type=Path, metavar="FILE", help="write it to a new file instead")
     return parser
 
 
@@ -245,7 +245,7 @@ def _add_data_commands(data: argparse.ArgumentParser, common: argparse.ArgumentP
         _add_drawing_options(layout, size=64, samples=16)
     sheet = add(commands, "sheet", "draw what each latent does to each class, as one picture", _SHEET_EXAMPLES)
     sheet.set_defaults(data_verb="sheet")
-    sheet.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    sheet.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="a new file")
     _add_drawing_options(sheet, size=80, samples=64)
 
 

@@ -93,8 +93,14 @@ def test_schema_describes_study_files(capsys, tmp_path):
     schema = json.loads(capsys.readouterr().out)
     assert {"models", "data", "grid", "search", "seeds"} <= set(schema["properties"])
     assert cli.main(["schema", "--out", str(tmp_path / "study.schema.json")]) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path}/study.schema.json\n"
     assert json.loads((tmp_path / "study.schema.json").read_text()) == schema
+    (tmp_path / "study.schema.json").write_text("mine")
+    assert cli.main(["schema", "--out", str(tmp_path / "study.schema.json")]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "study.schema.json").read_text() == "mine"
     assert cli.main(["schema", "--out", str(tmp_path / "no" / "folder.json")]) == 2
+    assert "its folder is not there" in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------------------------------- refusals

@@ -14,6 +14,7 @@ from harness.data.causal3dident.scene import COLUMNS, OBJECT_SIZE
 from harness.data.causal3dident.shapes import CLASS_NAMES
 from harness.errors import UserError
 from harness.files import write_atomic
+from harness.outputs import refuse_taken, writing
 
 Pixels = NDArray[np.uint8]
 
@@ -43,7 +44,7 @@ def contact_sheet(
     Parameters
     ----------
     out
-        File to write, ``.png``.
+        New file, ``.png``.
     meshes
         Folder of meshes in place of our shapes, as ``data.meshes``.
     mesh_up
@@ -67,10 +68,11 @@ def contact_sheet(
     Raises
     ------
     UserError
-        If ``out`` is no ``.png``, Mitsuba is missing or a mesh cannot be used.
+        If ``out`` is no ``.png``, is there already or cannot be written, Mitsuba is missing or a mesh cannot be used.
     """
     if out.suffix.lower() != ".png":
         raise UserError(f"{out}: the sheet is a PNG picture; give a file that ends in .png")
+    refuse_taken(out)  # before minutes of drawing
     from harness.data.causal3dident.meshes import meshes_of
     from harness.data.causal3dident.worker import Draughtsman
 
@@ -83,7 +85,10 @@ def contact_sheet(
         rows.append(draughtsman.draw(np.full(len(scenes), class_id), scenes, np.arange(len(scenes))))
     progress(total, total)
     names = [CLASS_NAMES[class_id] for class_id in classes]
-    write_atomic(out, _png(_labelled(np.stack(rows), names), colours=256))
+    sheet = _png(_labelled(np.stack(rows), names), colours=256)
+    refuse_taken(out)
+    with writing(out):
+        write_atomic(out, sheet)
     return out
 
 

@@ -52,11 +52,13 @@ def made_whole(out: Path, settings: Mapping[str, Any]) -> Iterator[Unfinished]:
     Raises
     ------
     UserError
-        If ``out`` is taken, cannot be made, is being made by another process, or was begun with other settings.
+        If ``out`` is taken, cannot be made, its folder is not there, it is being made by another process, or was begun with other settings.
     """
     out = Path(os.path.abspath(out))
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: is there already and not empty; give --out a new folder")
+    if not os.path.exists(out.parent):
+        raise UserError(f"{out}: its folder is not there; make it first, or give another --out")
     unfinished = Unfinished(out.parent / f".{out.name}.unfinished")
     try:
         unfinished.data.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ def test_the_picture_of_a_class_and_latent_stands_in_its_cell(tmp_path, no_palet
     pytest.importorskip("mitsuba")
     calls = []
     out = contact_sheet(
-        tmp_path / "new" / "sheet.png",
+        tmp_path / "sheet.png",
         image_size=16,
         samples=1,
         classes=(3, 5),
@@ -78,3 +78,12 @@ def test_a_sheet_of_a_folder_of_meshes(tmp_path):
 def test_a_sheet_is_a_png(tmp_path):
     with pytest.raises(UserError, match=r"sheet\.jpg: the sheet is a PNG picture"):
         contact_sheet(tmp_path / "sheet.jpg")
+
+
+def test_a_sheet_that_is_there_is_kept_and_its_folder_is_not_made(tmp_path):
+    (tmp_path / "sheet.png").write_text("mine")
+    with pytest.raises(UserError, match=r"sheet\.png: is there already"):
+        contact_sheet(tmp_path / "sheet.png")
+    with pytest.raises(UserError, match="its folder is not there"):
+        contact_sheet(tmp_path / "new" / "sheet.png")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]

@@ -302,3 +302,12 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         making.made_whole(tmp_path / "file" / "out", {}),
     ):
         pass
+
+
+def test_a_folder_in_no_folder_is_refused(tmp_path):
+    with (
+        pytest.raises(UserError, match="none/out: its folder is not there; make it first"),
+        making.made_whole(tmp_path / "none" / "out", {}),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
