@@ -11,6 +11,7 @@ import copy
 import difflib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 
 from harness.errors import UserError
 from harness.study import explain, yaml12
-from harness.study.axes import MODEL_KINDS
+from harness.study.axes import MODEL_KINDS, kind_of
 from harness.study.explain import SpecError, did_you_mean, dotted, shown
 from harness.study.plan import check
 from harness.study.profile_spec import ProfileSpec
@@ -42,6 +43,8 @@ _DOTTED_KEYS = (("grid",), ("search", "space"))
 _AXIS_FIELDS = ("low", "high", "log", "step", "choices")
 #: Keys that say which study a file is, and so are not inherited.
 _OWN = ("name", "description")
+#: Endings of study files, and how a change of one is written.
+_ENDINGS, _CHANGE = (".yaml", ".yml"), "--set"
 #: Key of the fields that every entry of ``models`` starts from, as far as its kind has them.
 EVERY_MODEL = "every_model"
 
@@ -62,10 +65,11 @@ class Override:
 
 @dataclass
 class _Draft:
-    """Values gathered so far, and where each key path was written."""
+    """Values gathered so far, where each key path was written, and those that ``every_model`` gave to models."""
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[explain.Path, str] = field(default_factory=dict)
+    shared: set[explain.Path] = field(default_factory=set)
 
     def origin(self, path: explain.Path) -> str | None:
         """Where the key, or the nearest one above it, was written."""
@@ -95,6 +99,7 @@ def load_study(path: Path, overrides: Sequence[str | Override] = ()) -> StudySpe
         With one sentence naming file and line, key, what was found and what would do.
     """
     path = Path(path)
+    _refuse_name(path)
     draft = _read(path, ())
     if draft.values.get("name") is None:
         draft.values["name"] = path.stem
@@ -108,7 +113,7 @@ def load_study(path: Path, overrides: Sequence[str | Override] = ()) -> StudySpe
         if study.compute.cluster == "slurm" and study.compute.profile is not None:
             load_profile(Path(study.compute.profile))
     except SpecError as error:
-        raise UserError(f"{draft.origin(error.path) or path}: {error.sentence}") from error
+        raise UserError(_said(error, draft, path)) from error
     return study
 
 
@@ -146,7 +151,33 @@ def _validated(values: dict[str, Any]) -> StudySpec:
         raise wrong from error
 
 
+def _said(error: SpecError, draft: _Draft, path: Path) -> str:
+    """Where what is wrong was written, what it is, and how what ``every_model`` says is taken back.
+
+    What fields get wrong together is wrong at none of them: it is blamed on one that it names, and that a change set.
+    """
+    origin, sentence = draft.origin(error.path) or str(path), error.sentence
+    named = [error.path + (word,) for word in dict.fromkeys(re.findall(r"\w+", sentence))]
+    written = {place: draft.origins[place] for place in named if place in draft.origins}
+    if error.path[:1] == ("models",) and len(error.path) == 2 and written:
+        changes = [where for where in written.values() if where.startswith(_CHANGE)]
+        origin = changes[-1] if changes else next(iter(written.values()))
+        shared = next((place[-1] for place in written if place in draft.shared), None)
+        if shared is not None and re.search(r"\bleave\b", sentence):
+            sentence += f"; unset it with {_CHANGE} {EVERY_MODEL}.{shared}=null"
+    return f"{origin}: {sentence}"
+
+
 # --------------------------------------------------------------------------------------------- files, base
+
+
+def _refuse_name(path: Path) -> None:
+    """Say what would do where a study's name stands for its file."""
+    if path.suffix in _ENDINGS or path.exists():
+        return
+    files = sorted(file for ending in _ENDINGS for file in Path("studies").rglob(path.name + ending))
+    like = f"did you mean {files[0]}?" if files else "give the file of a study, such as studies/quickstart.yaml"
+    raise UserError(f"study file {path} does not exist; {like}")
 
 
 def read_text(path: Path, what: str) -> str:
@@ -211,12 +242,12 @@ def _near(path: Path) -> Path:
 def _merge(below: dict[str, Any], above: dict[str, Any], path: explain.Path = ()) -> dict[str, Any]:
     """Mappings are merged, lists replaced; a mapping that changes its kind starts afresh.
 
-    Null takes away what was inherited at the top level and in grid and search space, where it is no value.
+    Null takes away what was inherited at the top level, in every_model, and in grid and search space.
     """
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        if value is None and key in merged and (not path or path in _DOTTED_KEYS):
+        if value is None and key in merged and _is_taken_away((*path, key)):
             del merged[key]
         elif (
             isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
@@ -227,6 +258,11 @@ def _merge(below: dict[str, Any], above: dict[str, Any], path: explain.Path = ()
     return merged
 
 
+def _is_taken_away(place: explain.Path) -> bool:
+    """Whether null at a key is no value but leaves the key out."""
+    return len(place) == 1 or place[:-1] in _DOTTED_KEYS or place[0] == EVERY_MODEL
+
+
 def _spread(draft: _Draft) -> None:
     """Give each entry of ``models`` the fields of ``every_model`` that its kind has and it does not set itself."""
     shared = draft.values.pop(EVERY_MODEL, None)
@@ -235,8 +271,9 @@ def _spread(draft: _Draft) -> None:
     if not isinstance(shared, dict):
         raise SpecError((EVERY_MODEL,), f"{EVERY_MODEL} is {shown(shared)}, but must be a mapping of model fields")
     models = draft.values.get("models")
-    entries = [entry for entry in models if isinstance(entry, dict)] if isinstance(models, list) else []
-    kinds = {kind for entry in entries if isinstance(kind := entry.get("kind"), str) and kind in MODEL_KINDS}
+    if not isinstance(models, list) or not models or not all(isinstance(entry, dict) for entry in models):
+        return  # which says itself what is wrong with it
+    kinds = [kind_of(entry, MODEL_KINDS, ("models", number)) for number, entry in enumerate(models)]
     known = dict.fromkeys(field for kind in kinds for field in MODEL_KINDS[kind].model_fields if field != "kind")
     for field_name, value in shared.items():
         if field_name not in known:
@@ -245,14 +282,14 @@ def _spread(draft: _Draft) -> None:
                 f"{EVERY_MODEL}.{field_name} is a field of no model listed{did_you_mean(field_name, known)}",
             )
         origin = draft.origin((EVERY_MODEL, field_name))
-        for number, entry in enumerate(models if isinstance(models, list) else ()):
-            kind = entry.get("kind") if isinstance(entry, dict) else None
-            if kind not in kinds or field_name not in MODEL_KINDS[kind].model_fields:
+        for number, (kind, entry) in enumerate(zip(kinds, models, strict=True)):
+            if field_name not in MODEL_KINDS[kind].model_fields:
                 continue
             own = entry.get(field_name)
             if field_name not in entry:
                 entry[field_name] = copy.deepcopy(value)
                 draft.origins[("models", number, field_name)] = origin or EVERY_MODEL
+                draft.shared.add(("models", number, field_name))
             elif isinstance(own, dict) and isinstance(value, dict):
                 entry[field_name] = _merge(value, own)
 
@@ -360,8 +397,8 @@ def _replaced(values: dict[str, Any], path: list[str], value: object, name: str)
 
 
 def _set(here: Any, step: str | int, value: object, place: explain.Path) -> None:
-    """Set a value; null at the top level, or in grid and search space, takes the key away."""
-    if value is None and (len(place) == 1 or place[:-1] in _DOTTED_KEYS):
+    """Set a value; null takes the key away where `_is_taken_away` says so."""
+    if value is None and isinstance(here, dict) and _is_taken_away(place):
         here.pop(step, None)
     else:
         here[step] = value

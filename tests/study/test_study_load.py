@@ -387,3 +387,52 @@ def test_every_model_is_checked(tmp_path, shared, said):
         load_study(write(tmp_path, "s.yaml", text))
     assert said in str(error.value)
     assert "line 3" in str(error.value)
+
+
+SHARED = "models: [{kind: perturbed_vae}]\ndata: {kind: perturbseq}\nevery_model:\n  likelihood_variance: 0.05\n"
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ("[{kind: pvae}]", 'models.0.kind "pvae" is unknown; known are perturbed_vae, cite_vae'),
+        ("[{kind: perturbed_vea}]", "did you mean perturbed_vae?"),
+        ("[{}]", "models.0 needs a kind: one of perturbed_vae"),
+        ("[]", "models is [], but must have at least 1 entry"),
+        ("[3]", "models.0 is 3, but must be a mapping"),
+        ("{}", "models is {}, but must be a list"),
+    ],
+)
+def test_models_are_judged_before_what_every_model_gives_them(tmp_path, models, said):
+    with pytest.raises(UserError) as error:
+        load_study(write(tmp_path, "s.yaml", SHARED), [f"models={models}"])
+    assert str(error.value).startswith(f"--set models={models}: models")
+    assert said in str(error.value)
+
+
+def test_null_takes_away_what_every_model_gives(tmp_path):
+    path = write(tmp_path, "s.yaml", SHARED)
+    assert load_study(path).models[0]["likelihood_variance"] == 0.05
+    taken = load_study(path, ["every_model.likelihood=nb", "every_model.likelihood_variance=null"])
+    assert taken.models == ({"kind": "perturbed_vae", "likelihood": "nb"},)
+    heir = write(tmp_path, "t.yaml", "base: s.yaml\nevery_model: {likelihood_variance: null, hidden: 8}\n")
+    assert load_study(heir).models == ({"kind": "perturbed_vae", "hidden": 8},)
+
+
+def test_what_fields_get_wrong_together_is_blamed_on_the_change_and_can_be_unset(tmp_path):
+    path = write(tmp_path, "s.yaml", SHARED)
+    with pytest.raises(UserError) as error:
+        load_study(path, ["every_model.likelihood=nb"])
+    said = str(error.value)
+    assert said.startswith("--set every_model.likelihood=nb: models.0: likelihood_variance belongs to likelihood: mse")
+    assert said.endswith("leave it out; unset it with --set every_model.likelihood_variance=null")
+
+
+def test_a_name_is_no_study_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^study file mine does not exist; give the file of a study, such as studies/"):
+        load_study("mine")
+    (tmp_path / "studies" / "more").mkdir(parents=True)
+    write(tmp_path / "studies" / "more", "mine.yaml", SHARED)
+    with pytest.raises(UserError, match=r"^study file mine does not exist; did you mean studies/more/mine\.yaml\?"):
+        load_study("mine")
