@@ -17,7 +17,7 @@ from harness.data.later import hold_out_later
 from harness.data.perturbseq.gene_vectors import GeneVectors, loadings, read_vectors
 from harness.data.perturbseq.labels import CONTROL, PAIR_FORMS, Labels, members_of, read_labels
 from harness.data.perturbseq.layout import Layout, lay_out
-from harness.data.perturbseq.reader import CellFile, Expression, expression_matrix, read_expression
+from harness.data.perturbseq.reader import CellFile, Expression, doubt, expression_matrix, read_expression
 from harness.data.perturbseq.replay import kept_split
 from harness.data.perturbseq.simulator import design_of, simulate
 from harness.data.perturbseq.splits import Assignment
@@ -65,6 +65,8 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
             training=layout.training,
             perturbed=labels.perturbed,
         )
+        if improbable := doubt(file, expression.source, spec.values):
+            log.warning("%s: %s", where, improbable)
         log.info("%s; %s", _sentence(file, labels, expression.source, expression.held), ", ".join(expression.steps))
         truth = None if spec.path else _truth(spec, file, layout)
         genes = expression.genes

@@ -41,14 +41,18 @@ class CellFile:
     Raises
     ------
     UserError
-        If the file is missing, is no ``.h5ad``, has no such column, or names a gene twice.
+        If the file is missing, is no ``.h5ad``, has no cells or no genes, has no such column, or names a gene twice.
     """
 
     def __init__(self, path: Path, gene_names: str | None = None) -> None:
         self.path = path
         self._by_cell: dict[str, Any] = {}
         if not path.exists():
-            raise UserError(f"{path}: there is no such file; set data.path to an .h5ad file, or leave it out")
+            raise UserError(f"{path}: there is no such file; check the path")
+        if path.is_dir():
+            raise UserError(
+                f"{path} is a folder; name the .h5ad file in it (of a .zarr store: write it as .h5ad first)"
+            )
         try:
             self._file = h5py.File(path, "r")
         except OSError as error:
@@ -58,6 +62,11 @@ class CellFile:
             ) from error
         try:
             self.obs, self.var = self._tables()
+            if not len(self.obs) or not len(self.var):
+                raise UserError(
+                    f"{path} is empty, {len(self.obs)} cells × {len(self.var)} genes; give the file before what left "
+                    "nothing of it, or filter less"
+                )
             self.genes = self._names(gene_names)
         except BaseException:
             self._file.close()
@@ -75,11 +84,14 @@ class CellFile:
         """Which of ``X`` and ``layers/counts`` the file has."""
         return tuple(name for name in ("X", "layers/counts") if self._has(name))
 
+    def layers(self) -> tuple[str, ...]:
+        """Names of all layers."""
+        return tuple(self._file["layers"]) if "layers" in self._file else ()
+
     def layer(self, name: str) -> str:
         """The matrix of a layer that the user names."""
-        layers = list(self._file["layers"]) if "layers" in self._file else []
-        if name not in layers:
-            listed = ", ".join(layers) or "none"
+        if name not in self.layers():
+            listed = ", ".join(self.layers()) or "none"
             raise UserError(f"{self.path}: there is no layers[{name!r}]; data.layer can be one of: {listed}")
         return f"layers/{name}"
 

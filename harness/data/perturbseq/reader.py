@@ -16,11 +16,19 @@ import numpy.typing as npt
 from harness.data.perturbseq.blocks import Block, Values, dense, row_sums
 from harness.data.perturbseq.cell_file import CellFile, block_runs, refuse_too_large
 from harness.data.perturbseq.preprocessing import highly_variable, moments
-from harness.data.perturbseq.values import TARGET_SUM, Holds, check_finite, counted_in, log_normalise, what_holds
+from harness.data.perturbseq.values import (
+    TARGET_SUM,
+    Holds,
+    check_finite,
+    contradiction,
+    counted_in,
+    log_normalise,
+    what_holds,
+)
 from harness.errors import UserError
 from harness.reading_spec import HighlyVariable, Preprocess
 
-__all__ = ["CellFile", "Expression", "expression_matrix", "matrix_holds", "read_expression"]
+__all__ = ["CellFile", "Expression", "doubt", "expression_matrix", "matrix_holds", "read_expression"]
 
 Matrix = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -108,8 +116,8 @@ def read_expression(
         The open file.
     cells : (k,) rows wanted, in the order wanted.
     values
-        The user's word on what the matrix holds; ``auto``: seen from its values, and ``layers["counts"]`` where X is
-        unclear.
+        The user's word on what the matrix holds, refused where its values contradict it; ``auto``: seen from its
+        values, and ``layers["counts"]`` where X is unclear.
     preprocess
         Steps; default: counts are scaled to 10,000 a cell, all genes are kept.
     layer
@@ -121,8 +129,8 @@ def read_expression(
     Raises
     ------
     UserError
-        If it is unclear what the matrix holds, it holds NaN, infinite or negative values, the result would not fit
-        into memory, or a step cannot be taken.
+        If it is unclear what the matrix holds, or not what ``values`` says, it holds NaN, infinite or negative values,
+        the result would not fit into memory, or a step cannot be taken.
     """
     steps = preprocess or Preprocess()
     source, held = expression_matrix(file, values, layer)
@@ -202,23 +210,63 @@ def _kept(
 def expression_matrix(file: CellFile, values: ValuesWord, layer: str | None = None) -> tuple[str, Holds]:
     """The matrix to read, ``X`` or a layer, and what it holds; see `read_expression`."""
     present: Sequence[str] = file.matrices() if layer is None else (file.layer(layer),)
-    if values != "auto" and present and (layer is not None or "X" in present):
+    if values != "auto":
+        _refuse_impossible(file, present[0], values)
         return present[0], values
     unclear = ""
     for name in present:
-        held, why = matrix_holds(file, name)
+        sample = _looked_at(file, name)
+        held, why = what_holds(sample)
         if held is not None:
             return name, held
-        unclear = unclear or f"{name} {why}"
+        unclear = unclear or f"{name} {why}; {_remedy(sample)}"
+    others = ", ".join(name for name in file.layers() if name not in ("counts", layer))
     raise UserError(
-        f"{file.path}: it is unclear whether the file holds counts or log-normalised values: {unclear}; "
-        "set data.values to counts or lognorm, or put counts into layers['counts']"
+        f"{file.path}: it is unclear whether the file holds counts or log-normalised values: {unclear}, or put counts "
+        "into layers['counts']" + (f", or name one of the layers {others} in data.layer" if others else "")
+    )
+
+
+def _remedy(sample: Matrix) -> str:
+    """What would do where it is unclear what a matrix holds."""
+    if (sample < 0).any():
+        return "give counts or log-normalised values, not scaled ones"
+    if not sample.any():
+        return "set data.values to counts or lognorm"
+    return "set data.values to lognorm if they are log-normalised all the same"
+
+
+def _refuse_impossible(file: CellFile, name: str, said: Holds) -> None:
+    """Refuse a word on a matrix that its values contradict."""
+    sample = _looked_at(file, name)
+    why = contradiction(said, sample)
+    if not why:
+        return
+    if what_holds(sample)[0] is not None:
+        remedy = "leave data.values out"
+    else:
+        remedy = "round them if they are estimated counts, or set data.values to lognorm if they are log-normalised"
+    raise UserError(f"{file.path}: data.values is {said}, but {name} {why}; {remedy}")
+
+
+def doubt(file: CellFile, name: str, values: ValuesWord) -> str:
+    """What makes the user's word on a matrix improbable, with its remedy; empty where nothing does."""
+    if values != "lognorm" or matrix_holds(file, name)[0] != "counts":
+        return ""
+    return (
+        f"data.values is lognorm, but all values of {name} are whole numbers, as counts are; "
+        "leave data.values out if they are counts, or models take counts for their logarithms"
     )
 
 
 def matrix_holds(file: CellFile, name: str) -> tuple[Holds | None, str]:
     """What a matrix of the file holds, by some of its cells; see `what_holds`."""
-    return what_holds(np.concatenate([dense(block) for _, block in file.blocks(name, _sample(len(file.obs)))]))
+    return what_holds(_looked_at(file, name))
+
+
+def _looked_at(file: CellFile, name: str) -> Matrix:
+    """Some cells of a matrix."""
+    return np.concatenate([dense(block) for _, block in file.blocks(name, _sample(len(file.obs)))])
 
 
 def _sample(cells: int) -> list[tuple[int, int]]:

@@ -45,7 +45,7 @@ def what_holds(sample: Matrix) -> tuple[Holds | None, str]:
     tuple
         ``counts``, ``lognorm`` or None; and, for None, why.
     """
-    present = sample[np.isfinite(sample) & (sample != 0)]
+    present = _present(sample)
     if not len(present):
         return None, "holds only zeros in the cells looked at"
     if present.min() < 0:
@@ -56,6 +56,33 @@ def what_holds(sample: Matrix) -> tuple[Holds | None, str]:
     if logged and not _on_grid(sample):
         return "lognorm", ""
     return None, f"holds fractions up to {present.max():.4g} that are neither counts nor logs of scaled counts"
+
+
+def contradiction(said: Holds, sample: Matrix) -> str:
+    """Why a matrix cannot hold what is said of it; empty where it can.
+
+    Negative values, which it cannot hold either way, are left to `check_finite`, which says where they are. Whole
+    numbers can be logs as long as they are small.
+
+    Parameters
+    ----------
+    said
+        The user's word.
+    sample : (cells, genes)
+    """
+    present = _present(sample)
+    if not len(present) or present.min() < 0:
+        return ""
+    broken = present[present != np.round(present)]
+    if said == "counts" and len(broken):
+        return f"holds fractions such as {broken[0]:.4g}, and counts are whole"
+    if said == "lognorm" and not len(broken) and present.max() > _LARGEST_LOG:
+        return f"holds whole numbers up to {present.max():.4g}, which are counts"
+    return ""
+
+
+def _present(sample: Matrix) -> Matrix:
+    return sample[np.isfinite(sample) & (sample != 0)]
 
 
 def _on_grid(linear: Block) -> bool:

@@ -9,6 +9,7 @@ from scipy import sparse
 
 from harness.data import load
 from harness.data.perturbseq import cell_file, describe
+from harness.data.perturbseq.cell_file import CellFile
 from harness.data.perturbseq.values import log_normalise, what_holds
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
@@ -123,11 +124,16 @@ def test_a_layer_is_enough_without_x(tmp_path):
     assert read(write(adata, tmp_path), tmp_path).frames.shape == (4 * CELLS, GENES)
 
 
-def test_the_users_word_on_values_wins(tmp_path):
+def test_the_users_word_on_values_wins_but_what_is_improbable_is_warned_of(tmp_path, caplog):
     path = write(cells(), tmp_path)
     raw = read(path, tmp_path, values="lognorm")
     assert raw.frames.max() > 5
     assert raw.frames.eq(raw.frames.round()).all()
+    assert "data.values is lognorm, but all values of X are whole numbers, as counts are" in caplog.text
+    caplog.clear()
+    assert read(path, tmp_path, values="counts").frames.frac().any()
+    read(write(cells(log_normalise(counts())), tmp_path), tmp_path, values="lognorm")
+    assert "data.values" not in caplog.text
 
 
 def test_only_used_cells_are_kept(tmp_path):
@@ -208,8 +214,33 @@ def spoil(adata, row, gene, value):
         (lambda: spoil(cells(), 5, 3, np.nan), {}, "X holds NaN or an infinite value at cell 'cell.*', gene 'g3'"),
         (lambda: spoil(cells(), 5, 3, np.inf), {}, "X holds NaN or an infinite value at cell 'cell.*', gene 'g3'"),
         (lambda: spoil(cells(), 5, 3, -1), {"values": "counts"}, "X holds a negative value at .* gene 'g3'"),
-        (lambda: spoil(cells(), 5, 3, -1), {}, "unclear .* X holds negative values .* set data.values"),
-        (lambda: cells(np.sqrt(counts())), {}, "unclear .* set data.values to counts or lognorm"),
+        (
+            lambda: spoil(cells(), 5, 3, -1),
+            {},
+            "unclear .* X holds negative values .*; give counts or log-normalised values, not scaled ones, or put ",
+        ),
+        (lambda: cells(np.sqrt(counts())), {}, "unclear .* set data.values to lognorm if they are log-normalised all"),
+        (lambda: cells(0 * counts()), {}, "unclear .* only zeros .* set data.values to counts or lognorm, or put"),
+        (
+            lambda: cells(np.sqrt(counts()), scaled=counts() - 1.5),
+            {},
+            r"or put counts into layers\['counts'\], or name one of the layers scaled in data.layer",
+        ),
+        (
+            lambda: cells(log_normalise(counts())),
+            {"values": "counts"},
+            r"data.values is counts, but X holds fractions such as \d+\.\d+, and counts are whole; leave data.val",
+        ),
+        (
+            lambda: cells(np.sqrt(counts())),
+            {"values": "counts"},
+            "data.values is counts, but X holds fractions .*; round them if they are estimated counts, or set data.val",
+        ),
+        (
+            lambda: cells(20 * counts()),
+            {"values": "lognorm"},
+            "data.values is lognorm, but X holds whole numbers up to .*, which are counts; leave data.values out",
+        ),
         (cells, {"min_cells": 40}, "4 conditions have fewer than 40 cells .* lower data.min_cells"),
         (cells, {"column": "pert"}, "no column obs"),
         (cells, {"control": "NT"}, "no control cells"),
@@ -247,11 +278,21 @@ def test_files_that_are_no_h5ad_are_refused(tmp_path):
     text.write_text("gene,cell\n")
     with pytest.raises(UserError, match=r"not a readable \.h5ad"):
         read(str(text), tmp_path)
+    with pytest.raises(UserError, match=r"is a folder; name the \.h5ad file in it"):
+        CellFile(tmp_path)
     other = tmp_path / "other.h5ad"
     with h5py.File(other, "w") as file:
         file["weights"] = np.zeros(3)
     with pytest.raises(UserError, match="without obs and var and X"):
         read(str(other), tmp_path)
+
+
+@pytest.mark.parametrize(("kept", "size"), [(np.s_[:0], "0 cells × 12 genes"), (np.s_[:, :0], "120 cells × 0 genes")])
+@pytest.mark.parametrize("form", ["csr", "dense"])
+def test_a_file_without_cells_or_genes_is_said_to_be_empty(tmp_path, kept, size, form):
+    path = write(cells(FORMS[form](counts()))[kept].copy(), tmp_path)
+    with pytest.raises(UserError, match=rf"cells\.h5ad is empty, {size}; give the file before"):
+        read(path, tmp_path)
 
 
 def test_a_matrix_that_disagrees_with_its_tables_is_refused(tmp_path):
