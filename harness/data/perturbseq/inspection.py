@@ -13,6 +13,7 @@ from harness.data.perturbseq.blocks import empty_rows
 from harness.data.perturbseq.cell_file import CellFile, block_runs, refuse_too_large
 from harness.data.perturbseq.guides import as_written, propose
 from harness.data.perturbseq.labels import (
+    COLUMNS,
     CONTROL,
     PAIR_FORMS,
     Labels,
@@ -20,12 +21,13 @@ from harness.data.perturbseq.labels import (
     members_of,
     read_labels,
 )
-from harness.data.perturbseq.reader import ValuesWord, expression_matrix, matrix_holds
-from harness.data.perturbseq.splits import TEST_SHARE, singles_to_doubles
-from harness.data.perturbseq.time_points import read_times
+from harness.data.perturbseq.reader import ValuesWord, doubt, expression_matrix, matrix_holds
+from harness.data.perturbseq.splits import TEST_SHARE, Assignment, Shares, assign
+from harness.data.perturbseq.time_points import TimePoints, columns_of_times, read_times
 from harness.data.perturbseq.values import check_finite
 from harness.errors import UserError
 from harness.reading_spec import GuideRule
+from harness.split_spec import LeavePerturbationOut, LeaveTimeOut, RuledSplit, SinglesToDoubles
 from harness.words import first
 
 #: Columns shown where a file has them, and what they usually say.
@@ -113,12 +115,16 @@ def inspect_file(
             found += _others(file, column or "")
         else:
             found += _perturbations(labels)
-            _check_split(labels, min_cells, path, problems, notes)
+            times = _look_for_times(file, labels, found, problems)
+            _check_split(labels, times, min_cells, file, problems, notes)
             _check_targets(labels, file, notes)
-            _look_for_times(file, labels, found, problems)
+            if column is None:
+                _other_perturbations(file, labels, (control, guides), notes)
+            _other_times(file, labels, times, notes)
             found += _others(file, labels.column)
         if guides is None:
             _propose_guides(file, column, notes)
+        _check_names(file, notes)
         return Inspection(tuple(found), tuple(problems), tuple(notes))
 
 
@@ -137,6 +143,8 @@ def _check_values(
     """Read the matrix a study would take, whole: NaN, negative values, cells without a count, too much of it."""
     try:
         source, _ = expression_matrix(file, *word)
+        if improbable := doubt(file, source, word[0]):
+            notes.append(improbable)
         empty = 0
         for start, block in file.blocks(source, block_runs(len(file.obs), len(file.genes))):
             stop = start + block.shape[0]
@@ -178,11 +186,29 @@ def _sizes(counts: dict[str, int]) -> str:
     return f"{len(counts):,}, of {min(counts.values()):,} to {max(counts.values()):,} cells"
 
 
-def _check_split(labels: Labels, min_cells: int, path: Path, problems: list[str], notes: list[str]) -> None:
+def _check_split(
+    labels: Labels,
+    times: TimePoints | None,
+    min_cells: int,
+    file: CellFile,
+    problems: list[str],
+    notes: list[str],
+) -> None:
+    """Split the cells as a study would that says nothing of it, and propose other splits that the file can serve."""
+
+    def split(by: RuledSplit, known: frozenset[str] | None = None) -> Assignment:
+        shares = Shares(0.1, TEST_SHARE, min_cells)
+        return assign(by, labels.conditions.tolist(), 0, shares, str(file.path), known=known, times=times)
+
+    def serves(by: RuledSplit, known: frozenset[str] | None = None) -> bool:
+        try:
+            split(by, known)
+        except UserError:
+            return False
+        return True
+
     try:
-        assignment = singles_to_doubles(
-            labels.conditions.tolist(), 0, validation=0.1, test=TEST_SHARE, min_cells=min_cells, where=str(path)
-        )
+        assignment = split(SinglesToDoubles())
     except UserError as refusal:
         problems.append(str(refusal))
         return
@@ -191,6 +217,69 @@ def _check_split(labels: Labels, min_cells: int, path: Path, problems: list[str]
         notes.append(f"{len(assignment.excluded)} conditions cannot be predicted, and are left out by name: {names}")
     if not assignment.ood:
         notes.append("there is no pair whose members are both seen as singles, so that no unseen pair can be scored")
+        if serves(LeavePerturbationOut(), frozenset(file.genes)):
+            notes.append(
+                "to predict unseen perturbations put under data: in the study file   split: leave_perturbation_out   "
+                "and   perturbation_features: loadings   (or the path of a .csv with a vector of each gene)"
+            )
+        elif serves(LeavePerturbationOut(), frozenset(labels.perturbed)):
+            notes.append(
+                "to predict unseen perturbations put under data: in the study file   split: leave_perturbation_out   "
+                "and   perturbation_features: genes.csv   (your file, with a vector of each perturbed gene)"
+            )
+    if times is not None and serves(LeaveTimeOut()):
+        notes.append(
+            f"to predict the last time, {times.labels[-1]}, from those before put under data: in the study file   "
+            "split: leave_time_out"
+        )
+
+
+def _check_names(file: CellFile, notes: list[str]) -> None:
+    """Cells of one name, which a kept split can tell apart by their order alone."""
+    repeated = file.obs.index[file.obs.index.duplicated()]
+    if len(repeated):
+        notes.append(
+            f"{len(set(repeated)):,} cell names occur more than once, first {repeated[0]!r}, so that a trial's split "
+            "can be replayed on this very file alone; make them unique with AnnData.obs_names_make_unique"
+        )
+
+
+def _other_perturbations(
+    file: CellFile, labels: Labels, word: tuple[str | None, GuideRule | None], notes: list[str]
+) -> None:
+    """Columns of perturbations that were not taken, and how to take them."""
+    for name in (name for name in COLUMNS if name in file.obs.columns and name != labels.column):
+        try:
+            other = read_labels(file.obs, str(file.path), name, *word)
+        except UserError:  # of no use
+            continue
+        differs = int(np.sum(other.conditions != labels.conditions))
+        words = f"differs from it in {differs:,} cells" if differs else "says the same"
+        notes.append(
+            f"obs[{labels.column!r}] is taken for the perturbation; obs[{name!r}], which {words}, is not: to take it "
+            f"put under data: in the study file   column: {name}   (here: --column {name})"
+        )
+
+
+def _other_times(file: CellFile, labels: Labels, taken: TimePoints | None, notes: list[str]) -> None:
+    """Columns of times that were not taken, and how to take them."""
+    chosen = next(iter(columns_of_times(file.obs, labels.column)), None)
+    for name in columns_of_times(file.obs, labels.column):
+        try:
+            other = read_times(file.obs, str(file.path), name, labels.column)
+        except UserError:  # of no use
+            continue
+        if other is None or name == chosen:
+            continue
+        if taken is None:
+            words = f"obs[{chosen!r}] holds no times that can be used; obs[{name!r}] does, and is not taken"
+        else:
+            same = np.array_equal(other.of_cell, taken.of_cell)
+            words = (
+                f"obs[{taken.column!r}] is taken for the times; obs[{name!r}], which "
+                f"{'puts cells in the same order' if same else 'differs from it'}, is not"
+            )
+        notes.append(f"{words}: to take it put under data: in the study file   time: {name}")
 
 
 def _merged(labels: Labels) -> str:
@@ -219,17 +308,20 @@ def _propose_guides(file: CellFile, column: str | None, notes: list[str]) -> Non
         )
 
 
-def _look_for_times(file: CellFile, labels: Labels, found: list[tuple[str, str]], problems: list[str]) -> None:
+def _look_for_times(
+    file: CellFile, labels: Labels, found: list[tuple[str, str]], problems: list[str]
+) -> TimePoints | None:
     """Times, with the cells of each, where the file is a time course."""
     try:
         times = read_times(file.obs, str(file.path), None, labels.column)
     except UserError as refusal:
         problems.append(str(refusal))
-        return
+        return None
     if times is not None:
         cells = np.bincount(times.of_cell, minlength=len(times.points))
         told = [f"{label} ({number:,} cells)" for label, number in zip(times.labels, cells, strict=True)]
         found.append(("time", f"obs[{times.column!r}]: {len(told)} time points, {first(told, _MOST_NAMED)}"))
+    return times
 
 
 def _check_targets(labels: Labels, file: CellFile, notes: list[str]) -> None:

@@ -22,7 +22,7 @@ from harness.data.perturbseq.split_roles import Roles, roles_of
 from harness.data.perturbseq.time_points import TimePoints
 from harness.data.seeding import derive
 from harness.errors import UserError
-from harness.split_spec import LeaveTimeOut, RuledSplit, SinglesToDoubles
+from harness.split_spec import LeaveTimeOut, RuledSplit
 
 Rows = npt.NDArray[np.int64]
 
@@ -68,13 +68,6 @@ class Shares:
     validation: float
     test: float
     min_cells: int
-
-
-def singles_to_doubles(
-    conditions: Sequence[str], seed: int, *, validation: float, test: float, min_cells: int, where: str
-) -> Assignment:
-    """Split cells by the default rule; see `assign`."""
-    return assign(SinglesToDoubles(), conditions, seed, Shares(validation, test, min_cells), where)
 
 
 def assign(

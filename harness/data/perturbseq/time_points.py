@@ -148,8 +148,13 @@ def _find(obs: pd.DataFrame, where: str, column: str | None, taken: str) -> str 
                 f"{', '.join(present) or 'none at all'}"
             )
         return column
-    lower = {name.lower(): name for name in reversed(present) if name != taken}
-    return next((lower[name] for name in COLUMNS if name in lower), None)
+    return next(iter(columns_of_times(obs, taken)), None)
+
+
+def columns_of_times(obs: pd.DataFrame, taken: str) -> tuple[str, ...]:
+    """Columns that are taken for times where none is named, the first before the second; see `read_times`."""
+    lower = {name.lower(): name for name in reversed([str(name) for name in obs.columns]) if name != taken}
+    return tuple(lower[name] for name in COLUMNS if name in lower)
 
 
 def _numbers(distinct: Sequence[object], where: str) -> dict[object, float]:

@@ -1,6 +1,7 @@
 """``harness data inspect``: what a file holds, and every problem with its remedy."""
 
 import os
+import re
 from pathlib import Path
 
 import anndata
@@ -10,7 +11,10 @@ import pytest
 import scipy.sparse
 
 from harness import cli
+from harness.data import load
 from harness.data.perturbseq.inspection import inspect_file
+from harness.data.perturbseq.values import log_normalise
+from harness.data_spec import PerturbseqData
 
 #: Each convention's column, and its words for control, a single and a pair.
 CONVENTIONS = {
@@ -109,8 +113,137 @@ def test_small_conditions_are_a_problem_beside_others(tmp_path):
 
 def test_what_is_no_file_of_cells_is_refused_in_a_sentence(tmp_path, capsys):
     (tmp_path / "notes.h5ad").write_text("no HDF5")
-    assert cli.main(["data", "inspect", str(tmp_path / "notes.h5ad")]) == 2
-    assert "is not a readable .h5ad (HDF5) file" in capsys.readouterr().err
+    written(tmp_path / "empty.h5ad", cells=0)
+    for name, words in (
+        ("notes.h5ad", "is not a readable .h5ad (HDF5) file"),
+        ("none.h5ad", "none.h5ad: there is no such file; check the path"),
+        ("", "is a folder; name the .h5ad file in it"),
+        ("empty.h5ad", "empty.h5ad is empty, 0 cells × 12 genes"),
+    ):
+        assert cli.main(["data", "inspect", str(tmp_path / name)]) == 2
+        said = capsys.readouterr().err
+        assert words in said
+        assert said.count("\n") == 1
+
+
+def notes(path, change=lambda data: None, **options):
+    found = inspect_file(written(path / "cells.h5ad", sparse=False, change=change), **options)
+    assert not found.problems
+    return found.notes
+
+
+def _logs(data):
+    data.X = log_normalise(data.X)
+
+
+@pytest.mark.parametrize(
+    ("change", "word", "words"),
+    [
+        (_logs, "counts", "problem: .* data.values is counts, but X holds fractions .*; leave data.values out"),
+        (
+            _scaled,
+            "counts",
+            "problem: .* X holds a negative value at cell 'c0', gene .*; give counts or log-normalised",
+        ),
+        (_scaled, "auto", "problem: .* X holds negative values .*; give counts or log-normalised values, not scaled"),
+        (lambda data: None, "lognorm", "note: data.values is lognorm, but all values of X are whole numbers"),
+    ],
+)
+def test_a_word_on_values_that_they_contradict_is_told(tmp_path, capsys, change, word, words):
+    path = written(tmp_path / "cells.h5ad", sparse=False, change=change)
+    assert cli.main(["data", "inspect", str(path), "--values", word]) == (2 if words.startswith("problem") else 0)
+    assert re.search(f"^{words}", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_names_that_only_their_order_tells_apart_are_told(tmp_path):
+    def joined(data):
+        data.obs.index = [f"c{k % 100}" for k in range(len(data))]
+
+    assert not any("cell names" in note for note in notes(tmp_path))
+    told = notes(tmp_path, joined)
+    assert any(
+        note.startswith("25 cell names occur more than once, first 'c0', ") and "obs_names_make_unique" in note
+        for note in told
+    )
+
+
+def test_columns_that_were_not_taken_are_told_with_how_to_take_them(tmp_path):
+    def more(data):
+        data.obs["perturbation"] = np.roll(data.obs["condition"].astype(str), 5)
+        data.obs["guide_ids"] = data.obs["condition"]
+        data.obs["Time"] = np.arange(len(data)) % 2
+        data.obs["day"] = np.arange(len(data)) % 5
+
+    told = [note for note in notes(tmp_path, more, min_cells=4) if "is taken for" in note]
+    assert told == [
+        "obs['condition'] is taken for the perturbation; obs['perturbation'], which differs from it in 25 cells, is "
+        "not: to take it put under data: in the study file   column: perturbation   (here: --column perturbation)",
+        "obs['condition'] is taken for the perturbation; obs['guide_ids'], which says the same, is not: to take it put "
+        "under data: in the study file   column: guide_ids   (here: --column guide_ids)",
+        "obs['Time'] is taken for the times; obs['day'], which differs from it, is not: to take it put under data: in "
+        "the study file   time: day",
+    ]
+    named = notes(tmp_path, more, column="condition", min_cells=4)
+    assert not any("is taken for the perturbation" in note for note in named)
+
+
+def test_times_beside_a_column_that_has_none_are_told(tmp_path):
+    def more(data):
+        data.obs["time"] = "later"
+        data.obs["day"] = np.arange(len(data)) % 5
+
+    found = inspect_file(written(tmp_path / "cells.h5ad", change=more))
+    assert any(
+        note.startswith("obs['time'] holds no times that can be used; obs['day'] does") and note.endswith("time: day")
+        for note in found.notes
+    )
+
+
+def _singles(data):
+    data.obs["condition"] = data.obs["condition"].astype(str).replace({"SET+KLF1": "g1", "KLF1+MYC": "g2"})
+
+
+def _times(data):
+    data.obs["day"] = np.array(["D0", "D2", "D6"])[np.arange(len(data)) % 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "lines"),
+    [
+        ((), {}, []),
+        ((_singles,), {}, [{"split": "leave_perturbation_out", "perturbation_features": "loadings"}]),
+        (
+            (_singles, _times),
+            {"min_cells": 8},
+            [{"split": "leave_perturbation_out", "perturbation_features": "loadings"}, {"split": "leave_time_out"}],
+        ),
+        ((_times,), {"min_cells": 8}, [{"split": "leave_time_out"}]),
+    ],
+)
+def test_splits_that_the_file_serves_are_proposed_as_lines_that_work(tmp_path, changes, options, lines):
+    def change(data):
+        for one in changes:
+            one(data)
+
+    told = [note for note in notes(tmp_path, change, **options) if note.startswith("to predict")]
+    found = [dict(re.findall(r"   (\w+): (\w+)", note)) for note in told]
+    assert found == lines
+    for line in lines:
+        data = load(PerturbseqData(path=str(tmp_path / "cells.h5ad"), **options, **line), tmp_path)
+        assert data.ood or data.split_record["held_out"]
+
+
+def test_perturbed_genes_that_are_not_measured_need_vectors_from_elsewhere(tmp_path):
+    def change(data):
+        _singles(data)
+        data.var.index = [f"h{k}" for k in range(12)]
+
+    assert any("perturbation_features: genes.csv   (your file" in note for note in notes(tmp_path, change))
+
+
+def test_a_small_condition_at_one_time_is_a_problem(tmp_path):
+    found = inspect_file(written(tmp_path / "cells.h5ad", change=_times))
+    assert any("fewer than 20 cells" in problem and "at time D" in problem for problem in found.problems)
 
 
 def test_nothing_is_written_beside_or_into_the_file(tmp_path):
