@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.evaluation.prediction import FLOOR, MODEL, OodResult, Table
@@ -15,6 +15,8 @@ from harness.files import write_when_room
 OOD_TABLE = "ood.csv"
 #: Columns before those of the metrics.
 HEAD = ("split", "row", "genes", "condition", "embedding")
+#: The metric that is taken only where a further package is installed.
+OPTIONAL = "wasserstein"
 #: What stands in the column of the condition for scores of all conditions together.
 MEAN, LOW, HIGH = "(mean)", "(low)", "(high)"
 #: What stands in the column of the gene set for all genes.
@@ -26,8 +28,8 @@ def write_ood(path: Path, results: Mapping[str, OodResult]) -> None:
 
     A line holds every metric of one row (``model``, a baseline, or ``floor`` for split halves) on one gene set under
     one condition; ``(mean)`` is the mean over conditions, ``(low)`` and ``(high)`` are the ends of its bootstrap 95 %
-    interval. A score that is not there leaves its field empty. ``embedding`` says what the linear baseline predicts a
-    condition from.
+    interval. A score that is not there leaves its field empty; ``wasserstein``, which needs a package, has no column
+    where no row has it. ``embedding`` says what the linear baseline predicts a condition from.
 
     Parameters
     ----------
@@ -38,14 +40,21 @@ def write_ood(path: Path, results: Mapping[str, OodResult]) -> None:
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*HEAD, *METRICS])
+    metrics = [name for name in METRICS if name != OPTIONAL or any(map(_has_optional, results.values()))]
+    writer.writerow([*HEAD, *metrics])
     for split, result in results.items():
         for row, table in (*result.per_condition.items(), (FLOOR, _floors(result))):
-            writer.writerows([split, row, *line] for line in _lines(result, row, table))
+            writer.writerows([split, row, *line] for line in _lines(result, row, table, metrics))
     write_when_room(path, buffer.getvalue().encode())
 
 
-def _lines(result: OodResult, row: str, table: Table) -> Iterator[list[str]]:
+def _has_optional(result: OodResult) -> bool:
+    """Whether any condition of a split has the optional metric, on any gene set."""
+    tables = (*result.per_condition.values(), result.floor_per_condition)
+    return any(name.startswith(OPTIONAL) for table in tables for scores in table.values() for name in scores)
+
+
+def _lines(result: OodResult, row: str, table: Table, metrics: Sequence[str]) -> Iterator[list[str]]:
     """Gene set, condition, embedding and scores of one row."""
     means = {MODEL: result.metrics, FLOOR: _plain(result.floors)}.get(row) or result.baselines.get(row, {})
     ends = result.intervals.get(row, {})
@@ -57,7 +66,7 @@ def _lines(result: OodResult, row: str, table: Table) -> Iterator[list[str]]:
         HIGH: {name: high for name, (_, high) in ends.items()},
     }
     for genes in ("", *GENE_SETS):
-        names = [on_set(metric, genes) for metric in METRICS]
+        names = [on_set(metric, genes) for metric in metrics]
         for condition, values in {**together, **table}.items():
             if not any(name in values for name in names):
                 continue

@@ -11,6 +11,7 @@ import torch
 from harness.data.fingerprint import fingerprint
 from harness.data.simulation import build
 from harness.data_spec import SimulationData
+from harness.evaluation.measures import has_transport
 from harness.evaluation.prediction import evaluate_ood
 from harness.evaluation.registry import MAIN, METRICS
 from harness.ood_table import write_ood
@@ -63,7 +64,21 @@ def test_every_score_is_there_by_row_gene_set_and_condition(result, lines):
 def test_what_is_not_taken_leaves_its_field_empty(lines):
     assert all(line["de_auroc"] == "" for line in lines if line["genes"] == "top20de")
     assert {line["embedding"] for line in lines if line["row"] == "linear" and line["condition"] == "A"} == {"one-hot"}
-    assert list(lines[0])[5:] == list(METRICS)
+    assert list(lines[0])[5:] == [name for name in METRICS if name != "wasserstein" or has_transport()]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_metric_of_a_missing_package_has_no_column(result, tmp_path, installed):
+    def taken(scores):
+        kept = {name: value for name, value in scores.items() if not name.startswith("wasserstein")}
+        return {**kept, "wasserstein": 1.0} if installed else kept
+
+    model = {condition: taken(scores) for condition, scores in result.per_condition["model"].items()}
+    write_ood(tmp_path / "ood.csv", {"double": replace(result, per_condition={"model": model}, floor_per_condition={})})
+    with (tmp_path / "ood.csv").open() as file:
+        found = list(csv.DictReader(file))
+    assert ("wasserstein" in found[0]) is installed
+    assert set(METRICS) - set(found[0]) == (set() if installed else {"wasserstein"})
 
 
 @pytest.fixture(scope="module")
