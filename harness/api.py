@@ -20,7 +20,7 @@ def predict_run(
     run
         A trial's id or folder, or the id of its run in MLflow.
     perturbations
-        Each a name, or a combination ``A+B`` in any order; ``control`` for none.
+        Each a name, or a combination ``A+B`` in any order; ``control`` for none, so that ``A+control`` is ``A``.
     cells
         Cells of each.
     seed
@@ -76,11 +76,10 @@ def write_programs(
     Raises
     ------
     UserError
-        If there is no such trial, it has no genes or no decoder, or the folder is there already.
+        If there is no such trial, it has no genes or no decoder, or the folder is there already or cannot be made.
     """
-    from harness.errors import UserError
     from harness.files import write_atomic
-    from harness.predicting import refuse_taken
+    from harness.outputs import new_folder, refuse_taken
     from harness.programs import programs_of
     from harness.programs_tables import tables_of
     from harness.study.find_run import find_run
@@ -92,14 +91,12 @@ def write_programs(
     fitted = load_fitted(find_run(str(run), where), where / "cache")
     found = programs_of(fitted)
     tables = tables_of(found, fitted.spec, top=top, threshold=threshold)
-    try:
-        folder.mkdir()
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}); give another --out") from error
-    for name, content in tables.items():
-        write_atomic(folder / name, content)
     title = f"{fitted.spec.model.kind} · trial {fitted.spec.trial_id[:8]}"
-    return *(folder / name for name in tables), *draw_programs(found, folder, title=title, threshold=threshold)
+    with new_folder(folder) as unfinished:
+        for name, content in tables.items():
+            write_atomic(unfinished / name, content)
+        drawn = draw_programs(found, unfinished, title=title, threshold=threshold)
+    return tuple(folder / name for name in (*tables, *(path.name for path in drawn)))
 
 
 def export_model(run: str | Path, out: Path | str | None = None, *, root: Path | str | None = None) -> str:
@@ -119,10 +116,10 @@ def export_model(run: str | Path, out: Path | str | None = None, *, root: Path |
     Raises
     ------
     UserError
-        If there is no such trial, it has no model that predicts cells, the folder is there already, the trial has no
-        run in MLflow, MLflow cannot be written, or a launch of the study is running.
+        If there is no such trial, it has no model that predicts cells, the folder is there already or cannot be
+        made, the trial has no run in MLflow, MLflow cannot be written, or a launch of the study is running.
     """
-    from harness.predicting import refuse_taken
+    from harness.outputs import refuse_taken
     from harness.study.export import export_to_run
     from harness.study.exported import export_to_folder
     from harness.study.find_run import find_run

@@ -1,4 +1,4 @@
-"""What ``--out`` names: refused before the work where it is taken or cannot be written, and there whole or not at all."""
+"""What ``--out`` names: refused before the work where it is taken or cannot be written, then whole or not there."""
 
 from __future__ import annotations
 
@@ -13,14 +13,23 @@ from pathlib import Path
 from harness.errors import UserError
 
 
-def refuse_taken(out: Path) -> None:
+def refuse_taken(out: Path, *, ending: str | None = None) -> None:
     """Refuse a file or folder that is there already, so that none is lost, or that cannot be made.
+
+    Parameters
+    ----------
+    out
+        The new file or folder.
+    ending
+        What a file's name must end with, e.g. ``.h5ad``; None for any.
 
     Raises
     ------
     UserError
-        If ``out`` is there already, its folder is not, or nothing can be written there.
+        If ``out`` ends otherwise, is there already, its folder is not, or nothing can be written there.
     """
+    if ending is not None and out.suffix.lower() != ending:
+        raise UserError(f"{out}: what is written is {ending}; give an --out that ends so")
     if os.path.lexists(out):
         raise UserError(f"{out}: is there already; give another --out, or remove it first")
     folder = out.absolute().parent

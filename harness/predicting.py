@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from harness import __version__
+from harness.data.perturbseq.guides import CONTROL, CONTROL_WORDS
 from harness.data.seeding import derive, generator
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
@@ -19,6 +20,7 @@ from harness.evaluation.baselines import CannotPredict
 from harness.kept_data import kept
 from harness.latent_scoring import u_of
 from harness.models.supervised import NO_DECODER, Supervised
+from harness.outputs import refuse_taken, writing
 from harness.predictor import CellPredictor
 from harness.trial_model import Fitted
 from harness.trial_spec import TrialSpec
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Perturbations that are named where one is not known.
 _MOST_NAMED = 10
+#: Ending of files of predicted cells.
+ENDING = ".h5ad"
 
 
 def predict(fitted: Fitted, perturbations: Sequence[str], *, cells: int = 500, seed: int = 0) -> AnnData:
@@ -51,7 +55,7 @@ def predict(fitted: Fitted, perturbations: Sequence[str], *, cells: int = 500, s
     Raises
     ------
     UserError
-        If a member was never seen in training, or the model predicts no cells.
+        If a member was never seen in training, a name is empty, or the model predicts no cells.
     """
     import anndata
     import pandas as pd
@@ -86,34 +90,32 @@ def write_predicted(data: AnnData, out: Path) -> None:
     Raises
     ------
     UserError
-        As `refuse_taken`.
+        As `harness.outputs.refuse_taken`, or if it cannot be written.
     """
-    refuse_taken(out)
+    refuse_taken(out, ending=ENDING)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        data.write_h5ad(unfinished)
-        unfinished.rename(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with writing(out):
+        try:
+            data.write_h5ad(unfinished)
+            unfinished.rename(out)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
-def refuse_taken(out: Path) -> None:
-    """Refuse a file that is there already, so that none is lost.
+def ordered(name: str) -> str:
+    """A combination with its members sorted, each once, as conditions are named; ``A+ctrl`` is ``A``, as GEARS has it.
 
     Raises
     ------
     UserError
-        If ``out`` is there already, or its folder is not.
+        If it names nothing, or nothing beside one of its ``+``.
     """
-    if out.exists():
-        raise UserError(f"{out}: is there already; give another --out, or remove it first")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"{out}: its folder is not there; make it first, or give another --out")
-
-
-def ordered(name: str) -> str:
-    """A combination with its members sorted, each once, as conditions are named."""
-    return "+".join(sorted({member.strip() for member in name.split("+")}))
+    members = {member.strip() for member in name.split("+")}
+    if "" in members:
+        what = "names nothing beside a +" if len(members) > 1 else "is no name"
+        raise UserError(f"perturbation {name!r} {what}; give a name, a combination A+B, or {CONTROL}")
+    perturbed = {member for member in members if member.lower() not in CONTROL_WORDS}
+    return "+".join(sorted(perturbed)) or CONTROL
 
 
 def _u_of(name: str, fitted: Fitted) -> torch.Tensor:

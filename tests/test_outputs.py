@@ -18,6 +18,13 @@ def test_what_is_there_is_kept(tmp_path):
             refuse_taken(tmp_path / name)
 
 
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    refuse_taken(tmp_path / "cells.H5AD", ending=".h5ad")
+    for name in ("cells.csv", "cells", ".h5ad"):
+        with pytest.raises(UserError, match=r"what is written is \.h5ad; give an --out that ends so"):
+            refuse_taken(tmp_path / name, ending=".h5ad")
+
+
 def test_what_cannot_be_made_is_refused_before_the_work(tmp_path, monkeypatch):
     refuse_taken(tmp_path / "new")
     monkeypatch.chdir(tmp_path)
@@ -58,10 +65,14 @@ def test_what_the_system_refuses_is_a_sentence(tmp_path, error, reason):
 
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
-    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "out") as unfinished:
-        (unfinished / "half").write_text("")
-        assert not (tmp_path / "out").exists()
-        raise KeyboardInterrupt
+    def interrupted():
+        with new_folder(tmp_path / "out") as unfinished:
+            (unfinished / "half").write_text("")
+            assert not (tmp_path / "out").exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
     with new_folder(tmp_path / "out") as unfinished:
         (unfinished / "whole").write_text("")

@@ -96,6 +96,63 @@ def test_an_unseen_gene_is_refused_in_a_sentence(trials):
         predict(fitted, [f"{seen}+MYC"])
 
 
+@pytest.mark.parametrize("name", ["{}+control", "{}+ctrl", "control+{}", " ctrl + {}", "{}"])
+def test_a_perturbation_beside_control_is_itself(trials, name):
+    _, fitted = trials["perturbed_vae"]
+    seen = fitted.data.perturbations[0]
+    assert list(predict(fitted, [name.format(seen)], cells=1).obs["perturbation"]) == [seen]
+
+
+@pytest.mark.parametrize("name", ["ctrl", "control+ctrl", "Control"])
+def test_control_has_other_names(trials, name):
+    assert list(predict(trials["perturbed_vae"][1], [name], cells=1).obs["perturbation"]) == ["control"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", r"perturbation '' is no name; give a name, a combination A\+B, or control"),
+        ("g1+", r"perturbation 'g1\+' names nothing beside a \+; give"),
+        ("+g1", r"names nothing beside a \+"),
+        ("+", r"perturbation '\+' is no name"),
+    ],
+)
+def test_an_empty_name_is_named(trials, name, said):
+    with pytest.raises(UserError, match=said):
+        predict(trials["perturbed_vae"][1], [name])
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("cells.csv", "what is written is .h5ad; give an --out that ends so"),
+        ("/proc/x.h5ad", "/proc/x.h5ad cannot be written (No such file or directory); give another --out"),
+        ("none/x.h5ad", "its folder is not there"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_one_sentence_before_the_work(tmp_path, monkeypatch, capsys, out, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.api.predict_run", None)
+    assert cli.main(["predict", "3f09", "--perturb", "SET", "--out", out]) == 2
+    errors = capsys.readouterr().err
+    assert said in errors
+    assert errors.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_finished_leaves_nothing(trials, tmp_path, monkeypatch):
+    predicted = predict(trials["beta_vae"][1], ["control"], cells=2)
+
+    def torn(path):
+        path.write_text("half")
+        raise OSError("Can't write data (file write failed: errno = 28, error message = '…')")
+
+    monkeypatch.setattr(type(predicted), "write_h5ad", lambda _, path: torn(path))
+    with pytest.raises(UserError, match=r"x\.h5ad cannot be written \(No space left on device\); give another --out"):
+        write_predicted(predicted, tmp_path / "x.h5ad")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_command_writes_what_scanpy_opens_and_keeps_what_is_there(root, trials, tmp_path, capsys):
     folder, fitted = trials["perturbed_vae"]
     pair, out = "+".join(fitted.data.perturbations[:2]), tmp_path / "predicted.h5ad"

@@ -157,7 +157,7 @@ def _said(error: SpecError, draft: _Draft, path: Path) -> str:
     What fields get wrong together is wrong at none of them: it is blamed on one that it names, and that a change set.
     """
     origin, sentence = draft.origin(error.path) or str(path), error.sentence
-    named = [error.path + (word,) for word in dict.fromkeys(re.findall(r"\w+", sentence))]
+    named = [(*error.path, word) for word in dict.fromkeys(re.findall(r"\w+", sentence))]
     written = {place: draft.origins[place] for place in named if place in draft.origins}
     if error.path[:1] == ("models",) and len(error.path) == 2 and written:
         changes = [where for where in written.values() if where.startswith(_CHANGE)]
