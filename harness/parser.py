@@ -163,7 +163,7 @@ def _add_export_options(export: argparse.ArgumentParser) -> None:
 
 def _add_predict_options(predict: argparse.ArgumentParser) -> None:
     _add_run(predict)
-    does = "a perturbation, or a combination A+B; may be repeated"
+    does = "a perturbation, a combination A+B, or control; may be repeated"
     predict.add_argument("--perturb", action="append", required=True, metavar="NAME", help=does)
     does = "cells of each (default: 500)"
     predict.add_argument("--cells", type=_at_least(1), default=500, metavar="N", help=does)
@@ -347,11 +347,16 @@ examples:
   harness data make temporal_causal3dident --out sequences --images 5000 --classes 0    one shape, which stays
   harness data make temporal_causal3dident --out sequences --coarse --raw-columns 10    for the published code
 """
-_PREDICT_EXAMPLES = """\
+_TRIAL_ID = """\
+A trial's id is the name of its folder in ROOT/STUDY/trials, and stands beside its cell and seed in the report's table
+ROOT/STUDY/report/trials.csv; of 3f09a1c2... the beginning, 3f09, will do.
+"""
+_PREDICT_EXAMPLES = f"""\
 examples:
   harness predict 3f09 --perturb KLF1+MAP2K6 --out predicted.h5ad
   harness predict 3f09 --perturb KLF1+MAP2K6 --perturb SET --cells 1000 --out predicted.h5ad
-"""
+
+{_TRIAL_ID}"""
 _INSPECT_EXAMPLES = """\
 examples:
   harness data inspect cells.h5ad
@@ -365,25 +370,26 @@ examples:
   harness data sheet --out sheet.png
   harness data sheet --out sheet.png --meshes shapes --mesh-up y --size 120
 """
-_PROGRAMS_EXAMPLES = """\
+_PROGRAMS_EXAMPLES = f"""\
 examples:
-  harness programs 3f09a1 --out programs                     a trial, by the beginning of its id
-  harness programs 3f09a1 --out programs --top 20 --edge 0.5
+  harness programs 3f09 --out programs
+  harness programs 3f09 --out programs --top 20 --edge 0.5
 
 The folder then holds, for pandas or R: top_genes.csv, loadings_control.csv, loadings_perturbed.csv, effects.csv and
 graph.csv; graph.png and graph.svg, the drawing; and about.json, which says what is in them and in what units.
-"""
-_EXPORT_EXAMPLES = """\
+
+{_TRIAL_ID}"""
+_EXPORT_EXAMPLES = f"""\
 examples:
-  harness export 3f09a1                                      into the run, for runs:/RUN_ID/model
-  harness export 3f09a1 --out model                          into a folder, to be taken elsewhere
+  harness export 3f09                                        into the run, for runs:/RUN_ID/model
+  harness export 3f09 --out model                            into a folder, to be taken elsewhere
 
 from Python, where this package is installed (the data file is not needed):
   model = mlflow.pyfunc.load_model("runs:/RUN_ID/model")
-  model.predict(pandas.DataFrame({"perturbation": ["KLF1+MAP2K6", "SET"], "cells": [500, 500]}), params={"seed": 0})
+  model.predict(pandas.DataFrame({{"perturbation": ["KLF1+MAP2K6", "SET"], "cells": [500, 500]}}), params={{"seed": 0}})
 
 A launch exports the best trial of each model by itself.
-"""
+{_TRIAL_ID}"""
 _SCHEMA_EXAMPLES = """\
 example: harness schema --out study.schema.json, and as first line of a study file
   # yaml-language-server: $schema=study.schema.json

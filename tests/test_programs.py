@@ -169,6 +169,19 @@ def test_a_folder_that_is_there_is_kept(root, trials, tmp_path):
         write_programs(trials["beta_vae"].spec.trial_id, tmp_path / "mine", root=root)
 
 
+def test_an_interruption_leaves_no_half_written_folder(root, trials, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(programs_figure, "draw_programs", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_programs(trials["beta_vae"].spec.trial_id, tmp_path / "mine", root=root)
+    assert list(tmp_path.iterdir()) == []
+    files = write_programs(trials["beta_vae"].spec.trial_id, tmp_path / "mine", root=root)
+    assert sorted(files) == sorted((tmp_path / "mine").iterdir())
+
+
 def structured(programs, **changes):
     return type(programs)(**{**programs.__dict__, **changes})
 
@@ -191,3 +204,20 @@ def test_the_drawing_shows_what_acts_and_the_strongest_first(programs, tmp_path,
     assert str(programs.genes[int(np.argmax(programs.control[0]))]) in text
     monkeypatch.setattr(programs_figure, "MOST_LATENTS", 1)
     assert shown_latents(structured(mine, graph=None)) == [0]
+
+
+def test_a_drawing_without_edges_says_so(programs, tmp_path):
+    for graph, said, unsaid in (
+        ([[0.0, 0.0], [-0.4, 0.0]], "Arcs: edges of at least 0.25 sd per sd, blue", "No arcs"),
+        (
+            [[0.0, 0.0], [-0.1, 0.0]],
+            "No arcs: between these latents no edge of at least 0.25 sd per sd was learned; the strongest has 0.1.",
+            "blue",
+        ),
+        ([[0.0, 0.0], [0.0, 0.0]], "No arcs: between these latents no edge of at least 0.25 sd per sd was le", "blue"),
+        (None, "No arcs: this model has no graph.", "blue"),
+    ):
+        draw_programs(structured(programs, graph=None if graph is None else np.array(graph)), tmp_path)
+        text = (tmp_path / "graph.svg").read_text()
+        assert said in text
+        assert unsaid not in text

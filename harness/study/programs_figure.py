@@ -99,7 +99,7 @@ def _draw(programs: Programs, chosen: Sequence[int], title: str, threshold: floa
     for latent, y in middle.items():
         _draw_row(axes, programs, latent, y)
     _draw_edges(axes, programs, middle, threshold)
-    axes.text(0.1, 0.1, "\n".join(_legend(programs, len(chosen), threshold)), va="bottom", size=6.5, color=MUTED)
+    axes.text(0.1, 0.1, "\n".join(_legend(programs, chosen, threshold)), va="bottom", size=6.5, color=MUTED)
     return figure
 
 
@@ -155,17 +155,28 @@ def _arrow(
     )
 
 
-def _legend(programs: Programs, shown: int, threshold: float) -> list[str]:
+def _legend(programs: Programs, chosen: Sequence[int], threshold: float) -> list[str]:
     if programs.targets is not None:
         acts = f"perturbations whose target a latent is (probability at least {TARGET:g}), + where they raise it"
     elif programs.shifts is not None:
         acts = f"perturbations that shift a latent by at least {SHIFT:g} sd, + where they raise it"
     else:
         acts = "no perturbations, which this model does not know"
-    graph = "no graph" if programs.graph is None else f"edges of at least {threshold:g} sd per sd"
-    cut = f"; {shown} of {programs.responsive} latents" if shown < programs.responsive else ""
+    cut = f"; {len(chosen)} of {programs.responsive} latents" if len(chosen) < programs.responsive else ""
     return [
         f"Left: {acts}.",
-        f"Arcs: {graph}, blue where a latent raises another, orange where it lowers it{cut}.",
+        f"{_about_arcs(programs, chosen, threshold)}{cut}.",
         "Right: genes that rise (▲) and fall (▼) most with the latent, in control cells.",
     ]
+
+
+def _about_arcs(programs: Programs, chosen: Sequence[int], threshold: float) -> str:
+    """What arcs mean, or why there are none."""
+    if programs.graph is None:
+        return "No arcs: this model has no graph"
+    least = f"at least {threshold:g} sd per sd"
+    if any(shown_edges(programs, chosen, threshold)):
+        return f"Arcs: edges of {least}, blue where a latent raises another, orange where it lowers it"
+    strongest_edge = float(np.abs(programs.graph[np.ix_(chosen, chosen)]).max(initial=0.0))
+    found = f"; the strongest has {strongest_edge:.2g}" if strongest_edge else ""
+    return f"No arcs: between these latents no edge of {least} was learned{found}"
