@@ -48,7 +48,7 @@ class TrialModel(PythonModel):  # type: ignore[misc, unused-ignore]  # MLflow ma
         Raises
         ------
         UserError
-            If a perturbation is not known to the model, or is asked for with two numbers of cells.
+            If a perturbation is missing or not known to the model, or is asked for with two numbers of cells.
         """
         return predicted_table(self._fitted, model_input, int((params or {}).get("seed", 0)))
 
@@ -61,7 +61,9 @@ def predicted_table(fitted: Fitted, asked: DataFrame, seed: int) -> DataFrame:
 
     wanted: dict[str, int] = {}
     numbers = asked["cells"].fillna(CELLS) if "cells" in asked else [CELLS] * len(asked)
-    for name, number in zip(asked["perturbation"], numbers, strict=True):
+    for row, (name, number) in enumerate(zip(asked["perturbation"], numbers, strict=True), start=1):
+        if not isinstance(name, str):
+            raise UserError(f"row {row} of the table names no perturbation; give a name, a combination A+B, or control")
         cells = int(number)
         if cells < 1 or wanted.setdefault(ordered(name), cells) != cells:
             why = "twice, with different numbers of cells" if cells >= 1 else f"with {cells} cells"

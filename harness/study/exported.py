@@ -16,6 +16,7 @@ from typing import Any
 
 import harness
 from harness.errors import UserError
+from harness.outputs import new_folder
 from harness.study.folder import StudyFolder, TrialFolder, read_json, write_atomic
 from harness.study.mlflow_store import keep_quiet
 from harness.trial_result import KEPT_DATA, MODEL_FILES
@@ -31,14 +32,14 @@ def is_exportable(trial: TrialFolder) -> bool:
 
 
 def write_model(trial: Path, out: Path) -> None:
-    """Write a trial's model as MLflow has models, into a new folder.
+    """Write a trial's model as MLflow has models, into a new or empty folder.
 
     Parameters
     ----------
     trial
         The trial's folder, which holds all of `harness.trial_result.MODEL_FILES`.
     out
-        The new folder.
+        The folder.
     """
     keep_quiet()
     from mlflow.models import ModelSignature
@@ -70,7 +71,7 @@ def export_to_folder(trial: Path, out: Path, cache_dir: Path) -> None:
     Raises
     ------
     UserError
-        If the trial has not finished, kept no weights, or predicts no cells.
+        If the trial has not finished, kept no weights, or predicts no cells; or ``out`` is there or cannot be written.
     """
     from harness.kept_data import write_kept
     from harness.models.supervised import NO_DECODER, Supervised
@@ -80,7 +81,8 @@ def export_to_folder(trial: Path, out: Path, cache_dir: Path) -> None:
     if isinstance(fitted.model, Supervised):
         raise UserError(f"{NO_DECODER}; choose a trial of another model")
     if is_exportable(TrialFolder(trial)):
-        write_model(trial, out)
+        with new_folder(out) as unfinished:
+            write_model(trial, unfinished)
         return
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / trial.name
@@ -89,7 +91,8 @@ def export_to_folder(trial: Path, out: Path, cache_dir: Path) -> None:
             if name != KEPT_DATA:
                 shutil.copy(trial / name, whole / name)  # MLflow follows no links
         write_kept(whole / KEPT_DATA, fitted.data)
-        write_model(whole, out)
+        with new_folder(out) as unfinished:
+            write_model(whole, unfinished)
 
 
 def exported(folder: StudyFolder) -> list[str]:

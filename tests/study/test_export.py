@@ -146,6 +146,9 @@ def test_what_cannot_be_predicted_is_refused_in_a_sentence(launched, best):
         (asked("MYC", cells=[3]), "MYC was never seen in training"),
         (asked("control", "control", cells=[3, 4]), "with different numbers of cells"),
         (asked("control", cells=[0]), "with 0 cells"),
+        (asked(None, cells=[5]), "row 1 of the table names no perturbation; give a name"),
+        (asked("control", None), "row 2 of the table names no perturbation"),
+        (asked("", cells=[5]), "perturbation '' is no name"),
         (asked("control", cells=[1]).iloc[:0], "no perturbation is asked for"),
     ):
         with pytest.raises(UserError, match=sentence):
@@ -167,6 +170,17 @@ def test_a_model_needs_neither_the_study_nor_the_data(launched, best, tmp_path, 
     assert files == {"spec.json", "result.json", "model.pt", KEPT_DATA}
     with pytest.raises(UserError, match="is there already"):
         harness.export_model(best, moved, root=launched.root)
+
+
+def test_an_interrupted_export_leaves_no_folder(launched, best, tmp_path, monkeypatch):
+    def interrupted(trial, out):
+        (out / "MLmodel").write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.study.exported.write_model", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        harness.export_model(best, tmp_path / "model", root=launched.root)
+    assert list(tmp_path.iterdir()) == []
 
 
 def refuse(*_):
