@@ -52,7 +52,8 @@ def made_whole(out: Path, settings: Mapping[str, Any]) -> Iterator[Unfinished]:
     Raises
     ------
     UserError
-        If ``out`` is taken, cannot be made, its folder is not there, it is being made by another process, or was begun with other settings.
+        If ``out`` is taken, cannot be made, its folder is not there, it is being made by another process, or was begun
+        with other settings.
     """
     out = Path(os.path.abspath(out))
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
