@@ -20,12 +20,8 @@ class StridedEncoder(nn.Module):
 
     Parameters
     ----------
-    shape
-        (channels, height, width).
-    hidden
-        Channels of the first layer; they double up to four times that.
-    outputs
-        Size of the output vector.
+    shape, hidden, outputs
+        As of `harness.models.conv.ConvEncoder`.
     """
 
     def __init__(self, shape: tuple[int, ...], hidden: int, outputs: int) -> None:
@@ -50,12 +46,8 @@ class StridedDecoder(nn.Module):
 
     Parameters
     ----------
-    inputs
-        Size of the latent vector.
-    hidden
-        Channels of the last but one layer.
-    shape
-        (channels, height, width) of the output.
+    inputs, hidden, shape
+        As of `harness.models.conv.ConvDecoder`.
     """
 
     def __init__(self, inputs: int, hidden: int, shape: tuple[int, ...]) -> None:
