@@ -56,9 +56,10 @@ def test_a_server_that_goes_and_comes_back(shaken):
         both_train(shaken)
         server.stop()
         before = shaken.epoch(0)
-        until(lambda: shaken.epoch(0) >= before + 3, "training goes on without it")
+        until(lambda: shaken.epoch(0) >= before + 2, "training goes on without it")
         server.start()
-        shaken.ends(driver)
+        if "brings it up to date" in shaken.ends(driver):  # on a slow machine the study can end before a server is up
+            shaken.ends(shaken.driver("resume"))
     finally:
         server.stop()
     assert_kept(shaken)
