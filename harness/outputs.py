@@ -37,11 +37,22 @@ def refuse_taken(out: Path, *, ending: str | None = None) -> None:
         try:
             descriptor, probe = tempfile.mkstemp(prefix=f".{out.name}.", dir=folder)
         except FileNotFoundError:
-            if folder.is_dir():
-                raise  # /proc says so of what it does not let be made
-            raise UserError(f"{out}: its folder is not there; make it first, or give another --out") from None
+            refuse_no_folder(out)
+            raise  # /proc says so of what it does not let be made
         os.close(descriptor)
         os.unlink(probe)
+
+
+def refuse_no_folder(out: Path) -> None:
+    """Refuse a file or folder in a folder that is not there.
+
+    Raises
+    ------
+    UserError
+        If it is not.
+    """
+    if not os.path.exists(out.absolute().parent):
+        raise UserError(f"{out}: its folder is not there; make it first, or give another --out") from None
 
 
 @contextlib.contextmanager

@@ -119,7 +119,12 @@ def patch_side(size: tuple[int, ...]) -> int:
 def pyramid(size: tuple[int, ...], hidden: int) -> tuple[list[tuple[int, int]], list[int]]:
     """Grids from the patches to the coarsest, (height, width) each, and the channels of each."""
     patch = patch_side(size)
-    sizes = [(-(-size[0] // patch), -(-size[1] // patch))]
+    return halved((-(-size[0] // patch), -(-size[1] // patch)), hidden)
+
+
+def halved(grid: tuple[int, int], hidden: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """A grid and its halves down to the coarsest, (height, width) each, and the channels of each."""
+    sizes = [grid]
     while min(sizes[-1]) > COARSEST:
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     return sizes, [min(hidden * 2**level, hidden * 4) for level in range(len(sizes))]

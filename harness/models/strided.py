@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from harness.models.conv import COARSEST, DENSE, Double
+from harness.models.conv import DENSE, Double, halved
 from harness.models.resnet import group_norm
-
-#: Channels grow with each halving up to so many times the first layer's.
-WIDEST = 4
 
 
 class StridedEncoder(nn.Module):
@@ -71,7 +68,4 @@ class StridedDecoder(nn.Module):
 
 def halvings(size: tuple[int, ...], hidden: int) -> tuple[list[tuple[int, int]], list[int]]:
     """Grids after each halving of an image, (height, width) each, one at least, and the channels of each."""
-    sizes = [(-(-size[0] // 2), -(-size[1] // 2))]
-    while min(sizes[-1]) > COARSEST:
-        sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
-    return sizes, [min(hidden * 2**level, hidden * WIDEST) for level in range(len(sizes))]
+    return halved((-(-size[0] // 2), -(-size[1] // 2)), hidden)

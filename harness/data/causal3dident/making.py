@@ -20,6 +20,7 @@ from harness.data.causal3dident.variant import renderer_variant
 from harness.data_spec import Causal3DIdentData
 from harness.errors import UserError
 from harness.files import write_atomic
+from harness.outputs import refuse_no_folder
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
@@ -58,8 +59,7 @@ def made_whole(out: Path, settings: Mapping[str, Any]) -> Iterator[Unfinished]:
     out = Path(os.path.abspath(out))
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: is there already and not empty; give --out a new folder")
-    if not os.path.exists(out.parent):
-        raise UserError(f"{out}: its folder is not there; make it first, or give another --out")
+    refuse_no_folder(out)
     unfinished = Unfinished(out.parent / f".{out.name}.unfinished")
     try:
         unfinished.data.mkdir(parents=True, exist_ok=True)
