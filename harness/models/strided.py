@@ -1,7 +1,8 @@
-"""Encoder and decoder of images: plain convolutions of stride 2 with group norm. What turns in a picture needs them.
+"""Encoder and decoder of images: plain convolutions of stride 2 with group norm, which see finer things than patches.
 
-Told the true latents of 20,000 images, this encoder reads an object's rotation from new ones where `conv`, which cuts
-patches first, remembers its training images; it costs some three times as much.
+Told the true latents of 20,000 images of a teapot, this encoder says its three rotations in new ones with R² 0.63, 0.85
+and 0.69 after 10 epochs, and `conv`, which cuts patches first, with 0.62, 0.80 and 0.62 after 40; an epoch costs some
+three times as much.
 """
 
 from __future__ import annotations
