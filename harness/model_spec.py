@@ -18,7 +18,7 @@ Pairing = Annotated[Literal["auto", "true", "random", "ot", "none"], BeforeValid
 
 
 #: Networks that see images, and no vectors.
-IMAGE_NETWORKS = ("conv", "strided", "resnet18")
+IMAGE_NETWORKS = ("conv", "glimpse", "resnet18")
 
 
 class AlignmentSpec(Part):
@@ -31,10 +31,10 @@ class AlignmentSpec(Part):
 class NetworkSpec(Part):
     """Fields of every model: what its encoder sees, and how large it is."""
 
-    network: Literal["auto", "mlp", "conv", "strided", "resnet18"] = Field(
+    network: Literal["auto", "mlp", "conv", "glimpse", "resnet18"] = Field(
         "auto",
-        description="auto: conv for images without input_pca; strided reads finer things, at three times its cost; "
-        "resnet18: the large one, for a GPU",
+        description="auto: conv for images without input_pca; glimpse looks again, at full size, where it found an "
+        "object; resnet18: the large one, for a GPU",
     )
     hidden: int = Field(128, ge=1, description="units of a hidden layer (mlp) or channels of the first (conv)")
     layers: int = Field(2, ge=1, le=16, description="hidden layers of encoder and decoder")

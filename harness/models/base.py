@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.conv import ConvDecoder, ConvEncoder
+from harness.models.glimpse import GlimpseEncoder
 from harness.models.likelihood import Gaussian, Likelihood, NegativeBinomial
 from harness.models.networks import InputTransform, LinearPlusMLP
 from harness.models.resnet import ResNetDecoder, ResNetEncoder
-from harness.models.strided import StridedDecoder, StridedEncoder
 
 #: Encoder and decoder of images, by the word a study file has for them.
 IMAGE_NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
     "conv": (ConvEncoder, ConvDecoder),
-    "strided": (StridedEncoder, StridedDecoder),
+    "glimpse": (GlimpseEncoder, ConvDecoder),
     "resnet18": (ResNetEncoder, ResNetDecoder),
 }
 
@@ -54,7 +54,7 @@ class Networks:
     hidden, layers
         Units of a hidden layer (or channels of the first convolution), and hidden layers.
     network
-        ``mlp``, ``conv``, ``strided``, ``resnet18`` or ``auto`` (conv for images that are not reduced by a PCA).
+        ``mlp``, ``conv``, ``glimpse``, ``resnet18`` or ``auto`` (conv for images that are not reduced by a PCA).
     input_pca, input_whiten
         Principal components kept of an input, or None; whether each is scaled to unit variance.
     likelihood_variance

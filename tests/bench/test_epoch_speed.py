@@ -112,7 +112,7 @@ def test_an_epoch_over_the_products(benchmark, tmp_path, genes, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("network", "hidden"), [("conv", 32), ("strided", 32), ("resnet18", 64)])
+@pytest.mark.parametrize(("network", "hidden"), [("conv", 32), ("glimpse", 32), ("resnet18", 64)])
 def test_images_a_second(benchmark, tmp_path, network, hidden, device):
     """Images of 64 x 64 through the training loop; a row passes two."""
     if network == "resnet18" and device == "cpu":

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from torch.nn.functional import grid_sample
 
 from harness.models.conv import ConvDecoder, ConvEncoder, patch_side
+from harness.models.glimpse import GlimpseEncoder, cut_out
 from harness.models.networks import InputTransform, principal_components
 from harness.models.resnet import ResNetDecoder, ResNetEncoder
-from harness.models.strided import StridedDecoder, StridedEncoder
 
 
 def _generator():
@@ -70,7 +71,7 @@ def test_byte_images_are_scaled_to_one():
 
 @pytest.mark.parametrize(
     "networks",
-    [(ConvEncoder, ConvDecoder), (StridedEncoder, StridedDecoder), (ResNetEncoder, ResNetDecoder)],
+    [(ConvEncoder, ConvDecoder), (GlimpseEncoder, ConvDecoder), (ResNetEncoder, ResNetDecoder)],
 )
 @pytest.mark.parametrize("size", [(8, 8), (32, 32), (33, 20), (64, 64), (135, 128)])
 def test_image_networks_mirror_each_other(networks, size):
@@ -85,11 +86,43 @@ def test_patches_leave_sixteen_along_a_side(side, patch):
     assert patch_side((side, side + 5)) == patch
 
 
-@pytest.mark.parametrize("encoder", [ConvEncoder, StridedEncoder, ResNetEncoder])
+@pytest.mark.parametrize("encoder", [ConvEncoder, GlimpseEncoder, ResNetEncoder])
 def test_every_pixel_reaches_the_code(encoder):
     images = torch.randn(1, 3, 33, 40, requires_grad=True)
     encoder((3, 33, 40), 8, 5)(images).square().sum().backward()
     assert (images.grad != 0).all()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (21, 34)])
+def test_a_window_is_cut_out_as_torch_samples_it(size):
+    images, window = torch.randn(40, 3, *size, generator=_generator()), (8, 11)
+    extent = torch.tensor(size)
+    centre = (torch.rand(40, 2, generator=_generator()) * 1.4 - 0.2) * extent  # some beyond the border
+    steps = [(torch.arange(length) - (length - 1) / 2) for length in window]
+    rows, columns = torch.meshgrid(*steps, indexing="ij")
+    places = centre[:, None, None] + torch.stack([rows, columns], dim=-1)
+    normalised = ((2 * places + 1) / extent - 1).flip(-1)  # torch says x first, with -1 and 1 at the outer edges
+    sampled = grid_sample(images, normalised, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(cut_out(images, centre, window), sampled, atol=1e-5, rtol=1e-5)
+
+
+def test_a_window_between_pixels_holds_pixels():
+    images = torch.randn(2, 3, 12, 12, generator=_generator())
+    centre = torch.tensor([[5.5, 4.5], [6.5, 3.5]])
+    cut = cut_out(images, centre, (4, 6))
+    assert torch.equal(cut[0], images[0, :, 4:8, 2:8])
+    assert torch.equal(cut[1], images[1, :, 5:9, 1:7])
+
+
+def test_the_window_goes_where_the_coarse_features_point():
+    encoder = GlimpseEncoder((3, 64, 40), 8, 5)
+    torch.nn.init.zeros_(encoder.logits.weight)
+    encoder.logits.weight.data[0, 0, 1, 1] = 50.0
+    features = torch.zeros(2, encoder.logits.in_channels, 16, 10)  # cells of 4 x 4 pixels
+    features[0, 0, 3, 7] = features[1, 0, 15, 0] = 1.0
+    torch.testing.assert_close(encoder._centre(features), torch.tensor([[13.5, 29.5], [61.5, 1.5]]))
+    torch.nn.init.zeros_(encoder.logits.weight)
+    torch.testing.assert_close(encoder._centre(features), torch.tensor([[31.5, 19.5]] * 2))
 
 
 def test_the_residual_encoder_is_as_deep_as_the_original():

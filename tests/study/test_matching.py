@@ -73,7 +73,7 @@ def test_a_file_of_cells_knows_neither_targets_nor_pairs():
 
 def test_images_take_convolutions_and_have_colours():
     images = Causal3DIdentData(image_size=8)
-    for network in ("conv", "strided", "resnet18"):
+    for network in ("conv", "glimpse", "resnet18"):
         assert mismatch(BetaVAESpec(network=network), images) is None
         assert mismatch(BetaVAESpec(network=network), PerturbseqData()).says.startswith(f"is {network}, but perturbseq")
     assert mismatch(BetaVAESpec(input_pca=192), images) is None
