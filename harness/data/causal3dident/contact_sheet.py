@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from harness.data.causal3dident.scene import COLUMNS, OBJECT_SIZE
 from harness.data.causal3dident.shapes import CLASS_NAMES
-from harness.errors import UserError
 from harness.files import write_atomic
 from harness.outputs import refuse_taken, writing
 
@@ -70,9 +69,7 @@ def contact_sheet(
     UserError
         If ``out`` is no ``.png``, is there already or cannot be written, Mitsuba is missing or a mesh cannot be used.
     """
-    if out.suffix.lower() != ".png":
-        raise UserError(f"{out}: the sheet is a PNG picture; give a file that ends in .png")
-    refuse_taken(out)  # before minutes of drawing
+    refuse_taken(out, ending=".png")  # before minutes of drawing
     from harness.data.causal3dident.meshes import meshes_of
     from harness.data.causal3dident.worker import Draughtsman
 

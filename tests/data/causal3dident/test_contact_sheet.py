@@ -76,7 +76,7 @@ def test_a_sheet_of_a_folder_of_meshes(tmp_path):
 
 
 def test_a_sheet_is_a_png(tmp_path):
-    with pytest.raises(UserError, match=r"sheet\.jpg: the sheet is a PNG picture"):
+    with pytest.raises(UserError, match=r"sheet\.jpg: what is written is \.png"):
         contact_sheet(tmp_path / "sheet.jpg")
 
 
