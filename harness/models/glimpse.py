@@ -7,6 +7,8 @@ after 2 epochs than plain convolutions of stride 2 after 10, and these better th
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
@@ -33,27 +35,28 @@ class GlimpseEncoder(nn.Module):
         Size of the output vector.
     """
 
+    extent: Tensor
     cells_y: Tensor
     cells_x: Tensor
 
     def __init__(self, shape: tuple[int, ...], hidden: int, outputs: int) -> None:
         super().__init__()
         channels, height, width = shape
-        self.size = (height, width)
+        self.register_buffer("extent", torch.tensor([height, width]), persistent=False)
         self.window = (-(-height // 2), -(-width // 2))
         narrow = max(hidden // 2, 1)
         grids, counts = halved(self.window, narrow)
         seen = min(1, len(grids) - 1)  # the grid of cells that the window's place is read from
         layers: list[nn.Module] = [_convolved(channels, counts[0], 5, stride=2)]
-        layers += [_convolved(before, after, 3, stride=2) for before, after in zip(counts, counts[1:], strict=False)]
+        layers += [_convolved(before, after, 3, stride=2) for before, after in pairwise(counts)]
         self.near, self.far = nn.Sequential(*layers[: seen + 1]), nn.Sequential(*layers[seen + 1 :])
         self.logits = nn.Conv2d(counts[seen], 1, 3, padding=1)
-        for name, cells, pixels in zip(("cells_y", "cells_x"), grids[seen], self.size, strict=True):
+        for name, cells, pixels in zip(("cells_y", "cells_x"), grids[seen], (height, width), strict=True):
             self.register_buffer(name, (torch.arange(cells) + 0.5) * (pixels / cells) - 0.5, persistent=False)
         self.whole = _dense(counts[-1], grids[-1], DENSE * narrow)
         grids, counts = halved(self.window, hidden)
         layers = [_convolved(channels, counts[0], 3)]
-        for before, after in zip(counts, counts[1:], strict=False):
+        for before, after in pairwise(counts):
             layers += [_convolved(before, after, 3, stride=2), _Added(after)]
         self.part = nn.Sequential(*layers, _dense(counts[-1], grids[-1], DENSE * hidden))
         self.head = nn.Sequential(
@@ -65,14 +68,15 @@ class GlimpseEncoder(nn.Module):
         near = self.near(x)
         centre = self._centre(near)
         seen = self.part(cut_out(x, centre, self.window))
-        extent = torch.tensor(self.size, device=x.device)
-        out: Tensor = self.head(torch.cat([seen, self.whole(self.far(near)), 2 * centre / extent - 1], dim=1))
+        out: Tensor = self.head(torch.cat([seen, self.whole(self.far(near)), 2 * centre / self.extent - 1], dim=1))
         return out
 
     def _centre(self, near: Tensor) -> Tensor:
         """Where to look, (n, 2) row and column in pixels of the image."""
         weights = self.logits(near).flatten(1).float().softmax(1).unflatten(1, near.shape[2:])
-        return torch.stack([weights.sum(2) @ self.cells_y, weights.sum(1) @ self.cells_x], dim=1)
+        # sums, not matrix products, which autocast would take in bfloat16: a quarter of a pixel is lost there
+        rows, columns = (weights.sum(2) * self.cells_y).sum(1), (weights.sum(1) * self.cells_x).sum(1)
+        return torch.stack([rows, columns], dim=1)
 
 
 def cut_out(x: Tensor, centre: Tensor, window: tuple[int, int]) -> Tensor:

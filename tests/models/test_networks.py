@@ -121,6 +121,8 @@ def test_the_window_goes_where_the_coarse_features_point():
     features = torch.zeros(2, encoder.logits.in_channels, 16, 10)  # cells of 4 x 4 pixels
     features[0, 0, 3, 7] = features[1, 0, 15, 0] = 1.0
     torch.testing.assert_close(encoder._centre(features), torch.tensor([[13.5, 29.5], [61.5, 1.5]]))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(encoder._centre(features), torch.tensor([[13.5, 29.5], [61.5, 1.5]]))
     torch.nn.init.zeros_(encoder.logits.weight)
     torch.testing.assert_close(encoder._centre(features), torch.tensor([[31.5, 19.5]] * 2))
 
