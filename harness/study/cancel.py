@@ -54,10 +54,14 @@ def _end(folder: StudyFolder, driver: Owner) -> str:
     if not driver.is_here:
         ask_to_end(folder, driver)
         return f"asked the driver of {folder.name} (process {driver.pid} on {driver.host}) to end, which it will soon"
-    # a shell script's background jobs ignore the signal of Ctrl-C
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(driver.pid, signal.SIGTERM if _ignores(driver.pid, signal.SIGINT) else signal.SIGINT)
+    _interrupt(driver.pid)
     return f"told the driver of {folder.name} (process {driver.pid}) to end"
+
+
+def _interrupt(pid: int) -> None:
+    """Send the signal of Ctrl-C, or, to a shell script's background job, which ignores it, that of ``kill``."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM if _ignores(pid, signal.SIGINT) else signal.SIGINT)
 
 
 def _ignores(pid: int, number: int) -> bool:
@@ -78,8 +82,7 @@ def _end_workers(folder: StudyFolder, view: View) -> int:
         if owner is not None and owner.is_here and owner.is_alive:
             pids.add(owner.pid)
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGINT)
+        _interrupt(pid)
     return len(pids)
 
 

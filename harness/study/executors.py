@@ -278,6 +278,15 @@ class LocalExecutor(_OnThisMachine):
         tick()
 
 
+#: submitit's controller, which is ended by the signal of Ctrl-C; a driver that a shell script started in the background
+#: ignores that signal, and so would all below it.
+_CONTROLLER = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("submitit.local._local", run_name="__main__")
+"""
+
+
 class _DetachedExecutor(submitit.LocalExecutor):
     """submitit's own, but each job in a session of its own, its controller's words in a log.
 
@@ -302,7 +311,7 @@ class _DetachedExecutor(submitit.LocalExecutor):
         }
         with (Path(self.folder) / "controllers.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "submitit.local._local", str(self.folder)],
+                [sys.executable, "-c", _CONTROLLER, str(self.folder)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

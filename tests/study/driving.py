@@ -158,4 +158,14 @@ def end_group(process):
     process.wait()
 
 
-__all__ = ["FAKE", "HERE", "Driving", "end_group"]
+@contextlib.contextmanager
+def ignoring_ctrl_c():
+    """What starts in here ignores Ctrl-C, as a shell script's background jobs do."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+__all__ = ["FAKE", "HERE", "Driving", "end_group", "ignoring_ctrl_c"]

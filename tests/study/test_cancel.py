@@ -3,9 +3,10 @@
 import os
 import signal
 import time
+from contextlib import nullcontext
 
 import pytest
-from driving import FAKE, end_group
+from driving import FAKE, end_group, ignoring_ctrl_c
 
 from harness import cli
 from harness.errors import UserError
@@ -94,12 +95,8 @@ def test_a_driver_on_another_host_is_asked_and_obeys(driving, cluster, monkeypat
 
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_driver_here_is_told_even_where_it_ignores_ctrl_c(driving, ignored):
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ignored else None  # as in a script's background job
-    try:
+    with ignoring_ctrl_c() if ignored else nullcontext():
         process = driving.driver("compute.cluster=local", "train.epochs=40", FAKE_SECONDS="0.5")
-    finally:
-        if ignored:
-            signal.signal(signal.SIGINT, before)
     try:
         driving.until(lambda: is_running(driving), process)
         assert f"told the driver of fake (process {process.pid}) to end" in cancel(driving.folder)

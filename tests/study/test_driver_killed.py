@@ -3,9 +3,10 @@
 import os
 import signal
 import time
+from contextlib import nullcontext
 
 import pytest
-from driving import end_group
+from driving import end_group, ignoring_ctrl_c
 
 from harness.study.folder import TrialState
 
@@ -57,9 +58,13 @@ def any_running(driving):
     return any(trial.state() is TrialState.RUNNING and trial.metrics.exists() for trial in driving.folder.trials())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_jobs_politely_and_says_how_to_go_on(driving, number):
-    process = driving.driver("compute.cluster=local", "compute.workers=2", FAKE_SECONDS="1")
+@pytest.mark.parametrize(
+    ("number", "ignored"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
+)
+def test_ctrl_c_ends_jobs_politely_and_says_how_to_go_on(driving, number, ignored):
+    """Also jobs of a driver that ignores Ctrl-C, as one that a script starts in the background."""
+    with ignoring_ctrl_c() if ignored else nullcontext():
+        process = driving.driver("compute.cluster=local", "compute.workers=2", "train.epochs=40", FAKE_SECONDS="1")
     try:
         driving.until(lambda: any_running(driving), process)
         workers = [int(trial_owner(trial)["pid"]) for trial in driving.folder.trials() if trial.claim.exists()]
