@@ -1,8 +1,8 @@
 """Encoder of images that looks twice: at the whole, to find where to look, and there at full size.
 
 How an object is turned shows in details of a few pixels. A network that says it wherever the object lies must learn it
-anew for each place; this one moves a window there first. Told the truth of 20,000 images, it reads rotations better
-after 2 epochs than plain convolutions of stride 2 after 10, and these better than `conv`, which cuts patches first.
+anew for each place; this one moves a window there first. Told the truth of 20,000 images of a teapot, it says the three
+rotations of new ones with R² 0.95, 0.99 and 0.95; `conv`, which cuts patches first, with 0.62, 0.80 and 0.62.
 """
 
 from __future__ import annotations
