@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from harness.process_spec import MOVING, CitrisSpec, LinearGaussianSpec, NativeSpec, citris_variables, preset_of
-from harness.reading_spec import GuideRule, Preprocess
+from harness.reading_spec import GuideRule, LeastCells, MinCells, ObsValues, Preprocess, Words
 from harness.simulator_spec import PERTURBSEQ_PRESETS, SimulatorSpec
 from harness.spec_part import Part
 from harness.split_spec import AnySplit, LeavePerturbationOut, LeaveTimeOut, SinglesToDoubles
@@ -252,7 +252,13 @@ class PerturbseqData(GeneratedData):
     kind: Literal["perturbseq"] = "perturbseq"
     path: str | None = Field(None, description=".h5ad file; without it counts are simulated")
     column: str | None = Field(None, description="obs column of the perturbation; default: detected")
-    control: str | None = Field(None, description="its label for control cells; default: detected")
+    control: Words = Field((), description="its label(s) for control cells; default: detected")
+    pair_mark: str = Field(
+        "auto",
+        min_length=1,
+        description="what joins the members of a pair in a label, e.g. + or |; none: every label is one perturbation; "
+        "auto: a mark that both halves give evidence for",
+    )
     guides: GuideRule | None = Field(
         None,
         description="labels name guides: how to merge those of one gene; LCK_1, LCK_2 and NTg4 are read by "
@@ -261,10 +267,27 @@ class PerturbseqData(GeneratedData):
     gene_names: str | None = Field(None, description="var column of gene names; default: the index of var")
     values: Literal["auto", "counts", "lognorm"] = Field("auto", description="what X holds; auto: from its values")
     layer: str | None = Field(
-        None, description="layer to read, e.g. counts; default: X, or layers['counts'] where X is unclear"
+        None,
+        description="matrix to read: a layer such as counts, raw or X; default: X, or layers['counts'] where X is "
+        "unclear",
+    )
+    features: Words = Field(
+        (),
+        description="kinds of features to read, as var['feature_types'] names them; all: every kind; default: gene "
+        "expression",
+    )
+    where: dict[str, ObsValues] | None = Field(
+        None, description="read only the cells with these values, e.g. {cell_line: [K562]}; default: all"
+    )
+    strata: str | None = Field(
+        None,
+        description="obs column, such as cell_line, within whose values controls are drawn, cells are paired, and "
+        "baselines and scores are taken, which are then averaged over them; default: none",
     )
     preprocess: Preprocess = Field(Preprocess(), description="steps from the file's matrix to what models see")
-    min_cells: int = Field(20, ge=2, description="a condition with fewer cells is refused")
+    min_cells: LeastCells = Field(
+        MinCells(), description="cells a condition must have; {drop: true} leaves smaller ones out"
+    )
     split: AnySplit = Field(SinglesToDoubles(), description="which cells train and which test; a kind, or its fields")
     perturbation_features: str = Field(
         "onehot",

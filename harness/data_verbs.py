@@ -32,29 +32,39 @@ def _inspect(options: argparse.Namespace) -> int:
     from harness.data.perturbseq.guides import as_written
     from harness.data.perturbseq.inspection import inspect_file
     from harness.data.progress import ProgressLine
+    from harness.data_spec import PerturbseqData
 
     rule = _guide_rule(options)
-    found = inspect_file(
-        options.file,
-        column=options.column,
-        control=options.control,
-        min_cells=options.min_cells,
-        guides=rule,
-        values=options.values,
-        layer=options.layer,
-        gene_names=options.gene_names,
-        progress=ProgressLine("reading cells"),
-    )
+    stated = {
+        "path": str(options.file),
+        "column": options.column,
+        "control": tuple(options.control or ()),
+        "min_cells": options.min_cells,
+        "guides": rule,
+        "values": options.values,
+        "layer": options.layer,
+        "gene_names": options.gene_names,
+    }
+    spec = PerturbseqData.model_validate({key: value for key, value in stated.items() if value not in (None, ())})
+    found = inspect_file(spec, ProgressLine("reading cells"))
     print("\n".join(found.lines()))
     if found.problems:
         return 2
-    given = {"path": options.file, "column": options.column, "control": options.control}
+    given: dict[str, object] = {"path": spec.path, "column": spec.column}
+    given["control"] = _listed(spec.control)
     given["min_cells"] = None if options.min_cells == 20 else options.min_cells
     given["guides"] = None if rule is None else as_written(rule).removeprefix("guides: ")
     given["values"] = None if options.values == "auto" else options.values
     given |= {"layer": options.layer, "gene_names": options.gene_names}
     _say_how_to_use("perturbseq", [f"data.{key}={value}" for key, value in given.items() if value is not None])
     return 0
+
+
+def _listed(words: Sequence[str]) -> str | None:
+    """Words as YAML on one line; None where there are none."""
+    import json
+
+    return json.dumps(list(words), ensure_ascii=False) if len(words) > 1 else next(iter(words), None)
 
 
 def _guide_rule(options: argparse.Namespace) -> GuideRule | None:

@@ -175,7 +175,8 @@ def _add_predict_options(predict: argparse.ArgumentParser) -> None:
 def _add_inspect_options(look: argparse.ArgumentParser) -> None:
     look.add_argument("file", type=Path, metavar="FILE.h5ad", help="the file, which is only read")
     look.add_argument("--column", metavar="NAME", help="obs column of the perturbation (default: detected)")
-    look.add_argument("--control", metavar="LABEL", help="its label for control cells (default: detected)")
+    does = "its label for control cells; may be repeated (default: detected)"
+    look.add_argument("--control", action="append", metavar="LABEL", help=does)
     does = "cells a condition must have (default: 20)"
     look.add_argument("--min-cells", type=_at_least(2), default=20, metavar="N", help=does)
     does = "labels name guides, and how: {gene}_{guide} merges LCK_1 and LCK_2; of several the first that fits"

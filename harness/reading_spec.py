@@ -18,7 +18,8 @@ def _one_or_more(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Templates = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), Field(strict=False)]
+#: A word, or a list of words.
+Words = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), Field(strict=False)]
 
 
 class GuideRule(Part):
@@ -29,12 +30,12 @@ class GuideRule(Part):
     (``2``, ``g2``, ``sg12``), ``*`` any text, and everything else stands for itself.
     """
 
-    pattern: Templates = Field(
+    pattern: Words = Field(
         ("{gene}_{guide}",),
         description="template of a guide's label, e.g. {gene}_{guide} reads LCK_1 and LCK_2 as LCK; of several the "
         "first that fits; add {gene} as the last where some labels name the gene alone",
     )
-    control: Templates = Field(
+    control: Words = Field(
         (),
         description="template(s) of non-targeting guides, e.g. NTg{guide} for NTg1 to NTg99; looked at before pattern, "
         "beside the words that always mean control and data.control",
@@ -97,3 +98,20 @@ class Preprocess(Part):
     highly_variable: HighlyVariable | None = Field(
         None, description="keep highly variable genes, e.g. {genes: 2000}; default: all genes of the file"
     )
+
+
+class MinCells(Part):
+    """How many cells a condition must have, and what becomes of one that has fewer."""
+
+    least: int = Field(20, ge=2, description="cells a condition must have")
+    drop: bool = Field(False, description="true: smaller conditions are left out by name; false: they are refused")
+
+
+def _min_cells(value: object) -> object:
+    """A bare number is the least."""
+    return {"least": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+LeastCells = Annotated[MinCells, BeforeValidator(_min_cells)]
+#: Values of a column of obs, as a study file writes them.
+ObsValues = Annotated[tuple[str | int | float | bool, ...], Field(strict=False, min_length=1)]

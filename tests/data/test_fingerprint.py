@@ -10,6 +10,7 @@ from harness.data.seeding import derive
 from harness.data_spec import Causal3DIdentData, PerturbseqData, SimulationData
 from harness.errors import UserError
 from harness.process_spec import PROCESS_PRESETS
+from harness.reading_spec import MinCells
 
 anndata = pytest.importorskip("anndata")
 
@@ -66,7 +67,7 @@ def test_sizes_of_the_simulator_do_not_name_a_file(tmp_path):
     _write(tmp_path / "a.h5ad", np.ones((4, 3)))
     spec = PerturbseqData(path=str(tmp_path / "a.h5ad"))
     assert fingerprint(spec) == fingerprint(spec.model_copy(update={"genes": 77, "cells": 99}))
-    for change in ({"min_cells": 3}, {"pairs": "none"}):
+    for change in ({"min_cells": MinCells(least=3)}, {"pairs": "none"}):
         assert fingerprint(spec) != fingerprint(spec.model_copy(update=change))
 
 

@@ -52,7 +52,7 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
     assert isinstance(spec.seed, int), "the plan resolves data.seed: per_trial"
     with CellFile(_path(spec, fingerprint, cache_dir), spec.gene_names) as file:
         where = str(file.path) if spec.path else "simulated counts (sizes: data.cells, data.environments)"
-        labels = read_labels(file.obs, where, spec.column, spec.control, spec.guides)
+        labels = read_labels(file.obs, where, spec)
         given = _given_vectors(spec)
         known = frozenset(file.genes if given is None else given.genes)
         layout = lay_out(spec, file, labels, where, None if spec.perturbation_features == "onehot" else known)
@@ -115,7 +115,7 @@ def describe(spec: PerturbseqData) -> str:
     if spec.path is None:
         raise UserError("data.path is not set: simulated counts have no file to look into; set it to an .h5ad file")
     with CellFile(Path(spec.path), spec.gene_names) as file:
-        labels = read_labels(file.obs, str(file.path), spec.column, spec.control, spec.guides)
+        labels = read_labels(file.obs, str(file.path), spec)
         return _sentence(file, labels, *expression_matrix(file, spec.values, spec.layer))
 
 

@@ -25,8 +25,8 @@ from harness.data.perturbseq.reader import ValuesWord, doubt, expression_matrix,
 from harness.data.perturbseq.splits import TEST_SHARE, Assignment, Shares, assign
 from harness.data.perturbseq.time_points import TimePoints, columns_of_times, read_times
 from harness.data.perturbseq.values import check_finite
+from harness.data_spec import PerturbseqData
 from harness.errors import UserError
-from harness.reading_spec import GuideRule
 from harness.split_spec import LeavePerturbationOut, LeaveTimeOut, RuledSplit, SinglesToDoubles
 from harness.words import first
 
@@ -69,30 +69,13 @@ class Inspection:
         return said + [f"note: {sentence}" for sentence in self.notes]
 
 
-def inspect_file(
-    path: Path,
-    *,
-    column: str | None = None,
-    control: str | None = None,
-    min_cells: int = 20,
-    guides: GuideRule | None = None,
-    values: ValuesWord = "auto",
-    layer: str | None = None,
-    gene_names: str | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Inspection:
+def inspect_file(spec: PerturbseqData, progress: Callable[[int, int], None] = lambda done, total: None) -> Inspection:
     """Look through a file as a study would, and go on where a study would stop.
 
     Parameters
     ----------
-    path
-        An ``.h5ad`` file.
-    column, control
-        The user's word on the column of perturbations and the label of control cells; default: detected.
-    min_cells
-        Cells a condition must have.
-    guides, values, layer, gene_names
-        As in the study file's ``data``.
+    spec
+        The study file's ``data``, with a path.
     progress
         Called with cells read and cells in all.
 
@@ -101,29 +84,31 @@ def inspect_file(
     UserError
         If it is no ``.h5ad`` at all, names a gene twice, or lacks a column of var or a layer that was named.
     """
-    with CellFile(path, gene_names) as file:
+    assert spec.path is not None
+    path = Path(spec.path)
+    with CellFile(path, spec.gene_names) as file:
         found = [("file", f"{path}: {len(file.obs):,} cells × {len(file.genes):,} genes")]
         problems: list[str] = []
         notes: list[str] = []
-        for name in file.matrices() if layer is None else (file.layer(layer),):
+        for name in file.matrices() if spec.layer is None else (file.layer(spec.layer),):
             found.append((name, _holds(file, name)))
-        _check_values(file, (values, layer), problems, notes, progress)
+        _check_values(file, (spec.values, spec.layer), problems, notes, progress)
         try:
-            labels = read_labels(file.obs, str(path), column, control, guides)
+            labels = read_labels(file.obs, str(path), spec)
         except UserError as refusal:
             problems.append(str(refusal))
-            found += _others(file, column or "")
+            found += _others(file, spec.column or "")
         else:
             found += _perturbations(labels)
             times = _look_for_times(file, labels, found, problems)
-            _check_split(labels, times, min_cells, file, problems, notes)
+            _check_split(labels, times, spec.min_cells.least, file, problems, notes)
             _check_targets(labels, file, notes)
-            if column is None:
-                _other_perturbations(file, labels, (control, guides), notes)
+            if spec.column is None:
+                _other_perturbations(file, labels, spec, notes)
             _other_times(file, labels, times, notes)
             found += _others(file, labels.column)
-        if guides is None:
-            _propose_guides(file, column, notes)
+        if spec.guides is None:
+            _propose_guides(file, spec.column, notes)
         _check_names(file, notes)
         return Inspection(tuple(found), tuple(problems), tuple(notes))
 
@@ -244,13 +229,11 @@ def _check_names(file: CellFile, notes: list[str]) -> None:
         )
 
 
-def _other_perturbations(
-    file: CellFile, labels: Labels, word: tuple[str | None, GuideRule | None], notes: list[str]
-) -> None:
+def _other_perturbations(file: CellFile, labels: Labels, spec: PerturbseqData, notes: list[str]) -> None:
     """Columns of perturbations that were not taken, and how to take them."""
     for name in (name for name in COLUMNS if name in file.obs.columns and name != labels.column):
         try:
-            other = read_labels(file.obs, str(file.path), name, *word)
+            other = read_labels(file.obs, str(file.path), spec.model_copy(update={"column": name}))
         except UserError:  # of no use
             continue
         differs = int(np.sum(other.conditions != labels.conditions))

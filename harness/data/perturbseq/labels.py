@@ -15,7 +15,7 @@ Labels may name guides instead (``LCK_1``, ``NTg4``); the study file's rule says
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,8 @@ import numpy.typing as npt
 
 from harness.data.perturbseq.grammars import PAIR_FORMS, Grammar, find_grammar, members_of_labels
 from harness.data.perturbseq.guides import CONTROL, CONTROL_WORDS, Guides, by_gene
+from harness.data_spec import PerturbseqData
 from harness.errors import UserError
-from harness.reading_spec import GuideRule
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,9 +71,7 @@ def members_of(condition: str) -> tuple[str, ...]:
     return () if condition == CONTROL else tuple(condition.split("+"))
 
 
-def read_labels(
-    obs: pd.DataFrame, where: str, column: str | None = None, control: str | None = None, rule: GuideRule | None = None
-) -> Labels:
+def read_labels(obs: pd.DataFrame, where: str, spec: PerturbseqData) -> Labels:
     """Find the perturbation column and read it.
 
     Parameters
@@ -82,10 +80,8 @@ def read_labels(
         One row a cell.
     where
         Name of the data, for error messages.
-    column, control
-        The user's word on column and control label; default: detected.
-    rule
-        How labels name guides; default: they name genes.
+    spec
+        The study file's ``data``: its word on column, control labels and guides; default: detected.
 
     Raises
     ------
@@ -93,12 +89,13 @@ def read_labels(
         If there is no such column, no control cell, a cell without a label, a label with two readings, or the rule
         does not fit the labels.
     """
-    guides = None if rule is None else Guides(rule)
+    guides = None if spec.guides is None else Guides(spec.guides)
+    control = spec.control
 
     def is_control(label: str, of: str) -> bool:
         return _is_control(label, of, control) or (guides is not None and guides.is_control(label))
 
-    name = find_column(obs, where, column, is_control)
+    name = find_column(obs, where, spec.column, is_control)
     codes, distinct = _texts(obs[name], where, name)
     controls = tuple(label for label in distinct if is_control(label, name))
     if not controls and guides is None:
@@ -152,14 +149,14 @@ def find_column(obs: pd.DataFrame, where: str, column: str | None, is_control: C
     return known[0]
 
 
-def _is_control(label: str, column: str, control: str | None) -> bool:
-    if control is not None:
-        return label == control
+def _is_control(label: str, column: str, control: Sequence[str]) -> bool:
+    if control:
+        return label in control
     return label.strip().lower() in CONTROL_WORDS or (column == "guide_ids" and not label.strip())
 
 
-def _no_control(labels: tuple[str, ...], where: str, column: str, control: str | None) -> str:
-    sought = repr(control) if control is not None else ", ".join(sorted(CONTROL_WORDS))
+def _no_control(labels: tuple[str, ...], where: str, column: str, control: Sequence[str]) -> str:
+    sought = ", ".join(map(repr, control) if control else sorted(CONTROL_WORDS))
     seen = ", ".join(repr(label) for label in labels[:5])
     return (
         f"{where}: no control cells in obs[{column!r}] (looked for {sought}; labels begin {seen}); "

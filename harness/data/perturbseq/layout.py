@@ -92,7 +92,7 @@ def lay_out(spec: PerturbseqData, file: CellFile, labels: Labels, where: str, kn
     if isinstance(spec.split, ReplaySplit):
         assignment = replayed(Path(spec.split.path), names.tolist(), conditions, where, known, times, digest)
     else:
-        shares = Shares(spec.validation, test, spec.min_cells)
+        shares = Shares(spec.validation, test, spec.min_cells.least)
         assignment = assign(spec.split, conditions, spec.seed, shares, where, known=known, times=times)
     if times is None:
         table, splits, of = _snapshots(spec, trajectories, conditions, assignment)

@@ -57,7 +57,7 @@ def simulate(spec: PerturbseqData) -> anndata.AnnData:
     batch = _batches(spec, n).repeat(times)
     shares = expression_shares(genes, latents, batch)
     counts = draw_counts(shares, genes.dispersion, spec.library_size, spec.simulator.library_sd, spec.seed)
-    obs = _observations(design, times, spec.column or "condition", spec.control or CONTROL)
+    obs = _observations(design, times, spec.column or "condition", (*spec.control, CONTROL)[0])
     if spec.simulator.batches > 1:
         obs["batch"] = pd.Categorical.from_codes(
             batch, categories=[f"batch{k + 1}" for k in range(spec.simulator.batches)]
@@ -95,7 +95,7 @@ def _uneven(spec: PerturbseqData, design: Design) -> Tensor:
 
 def _shared_out(total: int, weights: npt.NDArray[np.float64], spec: PerturbseqData) -> npt.NDArray[np.int64]:
     """``total`` cells over conditions by weight, above what each has at least."""
-    least = min(total // len(weights), spec.min_cells)
+    least = min(total // len(weights), spec.min_cells.least)
     edges = np.rint(np.cumsum(weights) / weights.sum() * (total - least * len(weights))).astype(np.int64)
     return least + np.diff(edges, prepend=0)
 

@@ -12,7 +12,7 @@ import scipy.sparse
 
 from harness import cli
 from harness.data import load
-from harness.data.perturbseq.inspection import inspect_file
+from harness.data.perturbseq.inspection import inspect_file as inspect_spec
 from harness.data.perturbseq.values import log_normalise
 from harness.data_spec import PerturbseqData
 
@@ -23,6 +23,10 @@ CONVENTIONS = {
     "scPerturb": ("perturbation", "control", "{}", "{}_{}"),
     "CPA": ("guide_ids", "", "{}", "{},{}"),
 }
+
+
+def inspect_file(path, **options):
+    return inspect_spec(PerturbseqData(path=str(path), **options))
 
 
 def written(path, convention="PerturBench", *, cells=25, sparse=True, change=lambda data: None):

@@ -107,11 +107,7 @@ def test_each_convention_gives_the_same_cells(convention, tmp_path):
 )
 def test_inspection_tells_each_convention(convention, held, form, control, tmp_path):
     path, options = written(convention, tmp_path)
-    found = inspect_file(
-        path,
-        **PerturbseqData(path=str(path), **options).model_dump(include={"column", "gene_names"}),
-        guides=PerturbseqData(path=str(path), **options).guides,
-    )
+    found = inspect_file(PerturbseqData(path=str(path), **options))
     told = dict(found.found)
     assert not found.problems
     assert told["X"].startswith(held)
@@ -123,10 +119,12 @@ def test_inspection_tells_each_convention(convention, held, form, control, tmp_p
 
 def test_symbols_are_proposed_where_the_index_holds_other_names(tmp_path):
     path, _ = written(gears, tmp_path)
-    notes = inspect_file(path).notes
+    notes = inspect_file(PerturbseqData(path=str(path))).notes
     assert any("2 of 2 perturbed genes are not among the genes" in note for note in notes)
     assert any(note.endswith("gene_names: gene_name") for note in notes)
-    assert not any("perturbed genes" in note for note in inspect_file(path, gene_names="gene_name").notes)
+    assert not any(
+        "perturbed genes" in note for note in inspect_file(PerturbseqData(path=str(path), gene_names="gene_name")).notes
+    )
 
 
 def test_guides_are_proposed_and_the_proposal_works_as_it_stands(tmp_path, capsys):
@@ -157,7 +155,7 @@ def test_time_points_and_batches_are_shown(column, tmp_path):
     adata, _ = scperturb()
     adata.obs[column] = np.resize([0, 2, 10], len(adata))
     adata.write_h5ad(tmp_path / "cells.h5ad")
-    told = dict(inspect_file(tmp_path / "cells.h5ad").found)
+    told = dict(inspect_file(PerturbseqData(path=str(tmp_path / "cells.h5ad"))).found)
     assert told["time"] == f"obs[{column!r}]: 3 time points, 0 (34 cells), 2 (33 cells), 10 (33 cells)"
 
 
@@ -173,7 +171,7 @@ def test_nothing_is_written_next_to_or_into_the_file(convention, tmp_path):
     path, options = written(convention, tmp_path)
     before = state(path.parent)
     spec = PerturbseqData(path=str(path), preprocess={"highly_variable": {"genes": 5}}, **options)
-    inspect_file(path, column=spec.column, guides=spec.guides)
+    inspect_file(spec)
     load(spec, tmp_path / "cache")
     assert state(path.parent) == before
 
@@ -185,7 +183,7 @@ def test_a_folder_that_may_not_be_written_is_enough(tmp_path):
     path.parent.chmod(0o555)
     try:
         data = load(PerturbseqData(path=str(path), **options), tmp_path / "cache")
-        assert not inspect_file(path).problems
+        assert not inspect_file(PerturbseqData(path=str(path))).problems
     finally:
         path.parent.chmod(0o755)
     assert len(data.frames) == 4 * CELLS

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.data.perturbseq.guides import as_written, propose
-from harness.data.perturbseq.labels import read_labels
+from harness.data.perturbseq.labels import read_labels as read_by
+from harness.data_spec import PerturbseqData
 from harness.errors import UserError
 from harness.reading_spec import GuideRule
 
@@ -15,6 +16,10 @@ from harness.reading_spec import GuideRule
 unhurried = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 RULE = GuideRule(pattern="{gene}_{guide}", control="NTg{guide}")
+
+
+def read_labels(obs, where, rule=None, **options):
+    return read_by(obs, where, PerturbseqData(guides=rule, **options))
 
 
 def read(labels, rule=RULE, column="condition", **columns):

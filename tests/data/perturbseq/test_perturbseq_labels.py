@@ -4,7 +4,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.data.perturbseq.labels import canonical, members_of, read_labels
+from harness.data.perturbseq.labels import canonical, members_of
+from harness.data.perturbseq.labels import read_labels as read_by
+from harness.data_spec import PerturbseqData
 from harness.errors import UserError
 
 #: The machine may be busy, which says nothing about the labels.
@@ -24,6 +26,10 @@ def table(convention, genes, pairs, **columns):
     column, control, one, two = CONVENTIONS[convention]
     labels = [control, *(one.format(gene) for gene in genes), *(two.format(a, b) for a, b in pairs)]
     return pd.DataFrame({column: labels, **columns})
+
+
+def read_labels(obs, where, **options):
+    return read_by(obs, where, PerturbseqData(**options))
 
 
 def conditions(obs, **options):
