@@ -21,6 +21,7 @@ def _pairs_word(value: object) -> object:
 
 
 Pairs = Annotated[Literal["true", "random", "none"], BeforeValidator(_pairs_word)]
+ImagePairs = Annotated[Literal["true", "nearest", "random", "none"], BeforeValidator(_pairs_word)]
 DataSeed = Annotated[int, Field(ge=0)] | Literal["per_trial"]
 
 
@@ -41,10 +42,10 @@ class GeneratedData(Part):
 
 
 def _refuse_torn_trajectories(pairs: str, process: LinearGaussianSpec) -> None:
-    if pairs != "true" and process.steps > 1:
+    if pairs not in ("true", "nearest") and process.steps > 1:
         raise ValueError(
             f"pairs: {pairs} would replace the first frame of a time course, which is the same cell earlier; "
-            "use pairs: true, or process.steps: 1"
+            "leave pairs out, or use process.steps: 1"
         )
 
 
@@ -169,8 +170,30 @@ class Causal3DIdentData(ImageData):
     """Images whose latents follow the released graph, or the theorem's own process."""
 
     kind: Literal["causal3dident"] = "causal3dident"
+    pairs: ImagePairs = Field(  # type: ignore[assignment]
+        "true",
+        description="true: a control shares the cell's invariant latents; nearest, with path: it is the stored image "
+        "nearest to that; random: any control; none: no control; default: true, with path nearest",
+    )
     invariant: Names = Field(SCENE_LATENTS, min_length=1, description="latents they do not")
     process: Annotated[NativeSpec | LinearGaussianSpec, Field(discriminator="kind")] = NativeSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_release_has_no_true_pairs(cls, value: Any) -> Any:
+        of_release = isinstance(value, dict) and value.get("path") is not None
+        return {"pairs": "nearest", **value} if of_release else value
+
+    @model_validator(mode="after")
+    def _pairs_are_there(self) -> Causal3DIdentData:
+        if self.path is not None and self.pairs == "true":
+            raise ValueError(
+                "pairs: true is not possible with the images of a release, none of which has a twin; leave pairs out, "
+                "for the nearest stored image"
+            )
+        if self.path is None and self.pairs == "nearest":
+            raise ValueError("pairs: nearest is for the images of a release, and path names none; use pairs: true")
+        return self
 
     @model_validator(mode="after")
     def _process_fits(self) -> Causal3DIdentData:

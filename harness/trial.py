@@ -157,7 +157,7 @@ class _Trial:
             state="finished",
             metrics=scored.metrics,
             baselines=scored.baselines,
-            warnings=scored.warnings,
+            warnings=[*data.notes, *scored.warnings],
             conditions=scored.conditions,
             epochs=trained.epochs,
             data=_describe(data, scored),

@@ -57,7 +57,7 @@ def draw_controls(is_control: npt.NDArray[np.bool_], splits: Mapping[str, Rows],
 def paired(
     index: Tensor, condition: Tensor, splits: Mapping[str, Tensor], ood: Sequence[str], *, pairs: str, seed: int
 ) -> Tensor:
-    """The index of rows whose first column is what ``pairs`` says, (n, T); T = 2 unless ``pairs`` is ``true``.
+    """The index of rows whose first column is what ``pairs`` says, (n, T); T = 2 for ``random`` and ``none``.
 
     Parameters
     ----------
@@ -68,8 +68,9 @@ def paired(
     splits, ood
         As of `PerturbationData`.
     pairs
-        ``true``: the twin stays. ``random``: the last frame of a control row stands in its place. ``none``: the row's
-        own last frame does, so that no model can learn from a partner that is not there.
+        ``true``, ``nearest``: the twin, or what stands for it, stays. ``random``: the last frame of a control row
+        stands in its place. ``none``: the row's own last frame does, so that no model can learn from a partner that is
+        not there.
     seed
         The data seed.
 
@@ -78,7 +79,7 @@ def paired(
     UserError
         If a split has no control cell to draw.
     """
-    if pairs == "true":
+    if pairs in ("true", "nearest"):
         return index
     cells = index[:, -1]
     if pairs == "none":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data_spec import AnyDataSpec, ImageData, PerturbseqData
+from harness.data_spec import AnyDataSpec, Causal3DIdentData, ImageData, PerturbseqData
 from harness.errors import UserError
 from harness.study.executors import FULL_SECONDS, ClusterFull, Executor, Job
 from harness.study.folder import StudyFolder, read_json
@@ -38,14 +38,35 @@ def datasets(trials: Iterable[PlannedTrial]) -> dict[str, AnyDataSpec]:
 def check_files(trials: Iterable[PlannedTrial], cache_dir: Path, load: str = LOAD) -> None:
     """Read every file of cells once, so that a bad one is refused before anything is written.
 
+    Of a release of images only the latents are read, and whether there are enough.
+
     Raises
     ------
     UserError
         As the reader says.
     """
+    trials = list(trials)
+    lowered_rows(trials)
     for data in datasets(trials).values():
         if isinstance(data, PerturbseqData) and data.path is not None:
             imported(load)(data, cache_dir)
+
+
+def lowered_rows(trials: Iterable[PlannedTrial]) -> list[str]:
+    """A sentence on each release that has fewer images than the rows asked of it.
+
+    Raises
+    ------
+    UserError
+        If it serves fewer rows than there are conditions.
+    """
+    found = []
+    for data in datasets(trials).values():
+        if isinstance(data, Causal3DIdentData) and data.path is not None:
+            from harness.data.causal3dident.row_limits import as_served, lowered_words
+
+            found.append(lowered_words(data, as_served(data)))
+    return list(dict.fromkeys(sentence for sentence in found if sentence is not None))
 
 
 @dataclass

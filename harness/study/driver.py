@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UserError
 from harness.files import FOREVER, patiently
 from harness.study.again import CANCELLED, open_again
-from harness.study.data_stage import DataStage, check_files
+from harness.study.data_stage import DataStage, check_files, lowered_rows
 from harness.study.executors import Executor
 from harness.study.fleet import Ended, Fleet
 from harness.study.folder import StudyFolder, write_atomic
@@ -247,6 +247,8 @@ class Driver:
                 else:
                     self._leave(point, trial, result)
         self._say_what_is_there(len(fresh))
+        for sentence in lowered_rows(fresh):
+            self._progress.say(sentence)
         self._data.prepare(fresh)
         self._fleet.add(fresh)
 

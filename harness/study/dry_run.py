@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data_spec import ImageData
+from harness.data_spec import Causal3DIdentData, ImageData
 from harness.study.again import stands
 from harness.study.chunks import JOB_MINUTES, fitting
-from harness.study.data_stage import cache_of, check_files, needs_building
+from harness.study.data_stage import cache_of, check_files, lowered_rows, needs_building
 from harness.study.folder import StudyFolder, read_json
 from harness.study.job import imported
 from harness.study.mlflow_store import check_uri
@@ -51,6 +51,7 @@ class DryRun:
     basis : where the seconds come from.
     cells : a line for each cell: its name, its trials and how many of them are to run.
     left : trials that failed or were cancelled before, and that only a retry runs again.
+    remarks : sentences on what is not as it was asked for.
     """
 
     preview: Preview
@@ -61,6 +62,7 @@ class DryRun:
     basis: str
     cells: tuple[str, ...] = ()
     left: int = 0
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         size = f"{counted(self.preview.cells, 'cell')}, {counted(self.preview.trials, 'trial')}"
@@ -73,6 +75,7 @@ class DryRun:
             [
                 *(f"  {line}" for line in self.cells[:SHOWN_CELLS]),
                 *([f"  ... and {more} more"] if (more := len(self.cells) - SHOWN_CELLS) > 0 else []),
+                *self.remarks,
                 f"{size}{there}; {self.to_run} to run in {counted(self.jobs, 'job')} on cluster: {self.cluster}",
                 f"estimated cost: {hours:.2g} device-hours ({clock_words(self.seconds)}), from {self.basis}",
                 "nothing was run or written",
@@ -111,6 +114,7 @@ def dry_run(study: StudySpec, root: Path, runner: Runner | None = None, warmed: 
     missing = [trial for trial in planned.trials if there[trial.trial_id].is_to_run]
     cache = root.absolute() / "cache"
     check_files(missing, cache, runner.load)
+    remarks = tuple(lowered_rows(missing))
     preview = planned.preview()
     searched = planned.proposals * planned.seeds
     to_run = len(missing) + searched
@@ -126,7 +130,7 @@ def dry_run(study: StudySpec, root: Path, runner: Runner | None = None, warmed: 
     ids = {trial.trial_id for trial in missing}
     cells = tuple(_cell_line(study, point, planned.seeds, ids) for point in planned.points)
     left = sum(one.is_left for one in there.values())
-    return DryRun(preview, to_run, jobs, study.compute.cluster, seconds, basis, cells, left)
+    return DryRun(preview, to_run, jobs, study.compute.cluster, seconds, basis, cells, left, remarks)
 
 
 def _per_job(compute: ComputeSpec, seconds: float) -> int:
@@ -212,20 +216,21 @@ def _cost(timed: Sequence[float], missing: Sequence[PlannedTrial], warm: _Warm) 
     seconds = {kind: warm.seconds(trial.spec) for kind, trial in one_each.items()}
     mean = sum(seconds[trial.spec.model.kind] for trial in missing) / len(missing)
     datasets = {trial.spec.data_fingerprint: trial.spec for trial in missing}
-    rendered = any(_is_slow(spec, warm.cache) for spec in datasets.values())
+    built = any(_is_slow(spec, warm.cache) for spec in datasets.values())
     epochs = min(WARM_EPOCHS, *(trial.spec.train.epochs for trial in one_each.values()))
     basis = f"a warm-up of {counted(epochs, 'epoch')} of each model on this machine"
-    return mean, basis + (", on a slice of the data; rendering them comes on top, once" if rendered else "")
+    return mean, basis + (", on a slice of the data; building them comes on top, once" if built else "")
 
 
 def _is_slow(spec: TrialSpec, cache: Path) -> bool:
-    """Whether the data would first have to be rendered."""
+    """Whether images would first have to be rendered, or copied from a release."""
     data = spec.data
     return isinstance(data, ImageData) and needs_building(data, spec.data_fingerprint, cache)
 
 
 def _warmed(spec: TrialSpec, cache: Path, runner: Runner, device: str) -> float:
     """Estimated seconds of one trial, from a few epochs in a temporary folder."""
+    from harness.data.causal3dident.row_limits import as_served
     from harness.data.fingerprint import fingerprint
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -235,7 +240,7 @@ def _warmed(spec: TrialSpec, cache: Path, runner: Runner, device: str) -> float:
             spare = where / "cache"  # built there and thrown away
             data = data.model_copy(update={"cache_dir": None})
         if _is_slow(spec, cache):
-            scale = data.cells / SLICE_CELLS
+            scale = (as_served(data) if isinstance(data, Causal3DIdentData) else data).cells / SLICE_CELLS
             sizes = {"cells": SLICE_CELLS, "test_cells": SLICE_TEST, "double_cells": SLICE_DOUBLE}
             data = data.model_copy(update=sizes)
         epochs = min(WARM_EPOCHS, spec.train.epochs)
