@@ -43,8 +43,7 @@ def as_served(spec: Causal3DIdentData, pools: Mapping[str, Pool] | None = None) 
         pools = make_pools(Path(spec.path), spec.classes, spec.validation, np.random.default_rng(0))
     most = {split: _most_rows(pool, spec.classes) for split, pool in pools.items()}
     sizes = {"cells": _cells(spec, most), "test_cells": min(spec.test_cells, most["test"])}
-    for name, which in (("cells", "trainset"), ("test_cells", "testset")):
-        _refuse_too_few(spec, Path(spec.path) / which, sizes[name])
+    _refuse_few_of_condition(spec, sizes)
     if spec.doubles:
         sizes["double_cells"] = min(spec.double_cells, most["test"] // spec.doubles)
         if sizes["double_cells"] < FEWEST_OF_DOUBLE:
@@ -55,15 +54,20 @@ def as_served(spec: Causal3DIdentData, pools: Mapping[str, Pool] | None = None) 
     return spec.model_copy(update={name: size for name, size in sizes.items() if size != getattr(spec, name)})
 
 
-def _refuse_too_few(spec: Causal3DIdentData, folder: Path, rows: int) -> None:
-    most = rows // FEWEST_OF_CONDITION - 1
-    if spec.environments <= most:
+def _refuse_few_of_condition(spec: Causal3DIdentData, sizes: Mapping[str, int]) -> None:
+    """Refuse lowered numbers of rows that leave a condition too few."""
+    sets = {"cells": "trainset", "test_cells": "testset"}
+    lowered = {which: sizes[name] for name, which in sets.items() if sizes[name] < getattr(spec, name)}
+    if not lowered:
         return
-    remedy = f"set data.environments={most}, or give a larger release" if most > 0 else "give a larger release"
-    raise UserError(
-        f"{folder}: has images for {rows} rows, fewer than {FEWEST_OF_CONDITION} for each of the "
-        f"{spec.environments + 1} conditions that data.environments makes with control; {remedy}"
-    )
+    which, rows = min(lowered.items(), key=lambda item: item[1])
+    most = rows // FEWEST_OF_CONDITION - 1
+    if spec.environments > most:
+        remedy = f"set data.environments={most}, or give a larger release" if most > 0 else "give a larger release"
+        raise UserError(
+            f"{Path(str(spec.path)) / which}: has images for {rows} rows, fewer than {FEWEST_OF_CONDITION} for each of "
+            f"the {spec.environments + 1} conditions that data.environments makes with control; {remedy}"
+        )
 
 
 def lowered_words(asked: Causal3DIdentData, served: Causal3DIdentData) -> str | None:
