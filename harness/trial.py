@@ -27,7 +27,7 @@ from harness.data import load
 from harness.data.batch import PerturbationData
 from harness.data.seeding import generator
 from harness.errors import TrialFailure, TrialStopped, UserError
-from harness.factor_scoring import ceiling_scores, check_published_r2
+from harness.factor_scoring import ceiling_scores
 from harness.files import write_when_room
 from harness.kept_data import write_kept
 from harness.model_spec import ModelSpec
@@ -42,6 +42,7 @@ from harness.training.loop import Trained, Trainer, TrainingFiles
 from harness.training.pairing import Pairing
 from harness.training.starts import choose_start
 from harness.training.supervision import regression_targets
+from harness.trial_checks import check_fits
 from harness.trial_model import asked_pairing, described_model
 from harness.trial_result import KEPT_DATA, RESULT_FILE, TrialResult, read_result
 from harness.trial_spec import TrialSpec
@@ -126,8 +127,7 @@ class _Trial:
     def run(self, blank: TrialResult, on_epoch: Callable[[int], None] | None, leave: Callable[[], bool]) -> TrialResult:
         began = time.monotonic()
         spec, data = self.spec, self.data
-        if spec.evaluate.published_r2:
-            check_published_r2(data)
+        check_fits(spec, data)
         pairing = Pairing(data, asked_pairing(spec), spec.seed)
         files = TrainingFiles.under(self.folder)
         choose_start(partial(self._trainer, pairing), spec.train, self.folder / "starts", files, leave)
@@ -140,7 +140,7 @@ class _Trial:
         self._write_split()
         scored = self._score(model, trainer, latents, untrained)
         validated = scoring.encode_split(model, data, trainer.prepared, "validation")
-        scored.warnings += _agreement(trained, scored)
+        scored.warnings += [*data.notes, *_agreement(trained, scored)]
         if not isinstance(model, Supervised):  # whose outputs are no latents of its own
             scored.warnings += collapse_warnings(validated, trained.metrics)
         if scored.ood:
@@ -185,8 +185,8 @@ class _Trial:
         seen = torch.unique(data.index[data.splits["train"], : data.seen])
         chosen = seen[torch.randperm(len(seen), generator=random)[:FITTED_FRAMES]].sort().values
         model.transform.fit(data.as_float(data.frames[chosen]), random)
-        if isinstance(model.likelihood, NegativeBinomial):
-            model.likelihood.fit(data.frames[chosen], _library(data)[chosen])
+        if isinstance(model.likelihood, NegativeBinomial) and data.library is not None:
+            model.likelihood.fit(data.frames[chosen], data.library[chosen])
         if isinstance(model, Supervised) and data.truth is not None:
             model.fit_targets(torch.cat(regression_targets(data.truth), dim=1)[seen])
         return model.to(self.device)
@@ -223,6 +223,7 @@ class _Trial:
             scored.excluded |= part.excluded
             scored.conditions |= part.conditions
             scored.ood |= part.ood
+            scored.controls = part.controls or scored.controls
         return scored
 
     def _write_split(self) -> None:
@@ -241,15 +242,6 @@ class _Trial:
             if not isinstance(model, Supervised):  # it predicts no cells
                 write_kept(self.folder / KEPT_DATA, self.data)
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
-
-
-def _library(data: PerturbationData) -> torch.Tensor:
-    if data.library is None:
-        raise UserError(
-            "likelihood: nb needs each cell's total counts, and these data have none: their values are log-normalised; "
-            "use likelihood: mse, or a file with counts"
-        )
-    return data.library
 
 
 def _agreement(trained: Trained, scored: Scored) -> list[str]:
@@ -276,6 +268,8 @@ def _describe(data: PerturbationData, scored: Scored) -> dict[str, Any]:
         "excluded": {**data.excluded, **scored.excluded},
         "quality": data.quality,
         "cells": {name: len(rows) for name, rows in data.splits.items()},
+        "read": data.read,
+        "controls": {} if scored.controls is None else dict(zip(("true", "predicted"), scored.controls, strict=True)),
     }
 
 

@@ -125,7 +125,7 @@ def admit(study: StudySpec, root: Path, runner: Runner | None = None) -> tuple[S
     planned = plan(study)
     executor = executor_for(study, folder)
     missing = [trial for trial in planned.trials if folder.trial(trial.trial_id).read_result() is None]
-    check_files(missing, root / "cache", (runner or Runner()).load)
+    check_files(missing, root / "cache", (runner or Runner()).load, lambda sentence: print(sentence, flush=True))
     folder.create()
     return folder, planned, executor
 

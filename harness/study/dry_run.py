@@ -110,7 +110,7 @@ def dry_run(study: StudySpec, root: Path, runner: Runner | None = None, warmed: 
     there = {trial.trial_id: _there(f"{trials}/{trial.trial_id}") for trial in planned.trials}
     missing = [trial for trial in planned.trials if there[trial.trial_id].is_to_run]
     cache = root.absolute() / "cache"
-    check_files(missing, cache, runner.load)
+    check_files(missing, cache, runner.load, lambda sentence: print(sentence, flush=True))
     preview = planned.preview()
     searched = planned.proposals * planned.seeds
     to_run = len(missing) + searched

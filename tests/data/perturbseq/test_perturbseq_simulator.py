@@ -6,7 +6,6 @@ import torch
 
 from harness.data import load
 from harness.data.fingerprint import fingerprint
-from harness.data.perturbseq import describe
 from harness.data.perturbseq.labels import members_of
 from harness.data.perturbseq.simulator import design_of, simulate
 from harness.data_spec import PerturbseqData
@@ -206,5 +205,3 @@ def test_refusals(tmp_path):
         load(small(values="lognorm"), tmp_path)
     with pytest.raises(UserError, match=r"simulated counts .* conditions have fewer than 20 cells"):
         load(small(cells=50, test_cells=50, environments=8), tmp_path)
-    with pytest.raises(UserError, match=r"data\.path is not set"):
-        describe(small())
