@@ -43,7 +43,7 @@ from harness.training.pairing import Pairing
 from harness.training.starts import choose_start
 from harness.training.supervision import regression_targets
 from harness.trial_checks import check_fits
-from harness.trial_model import asked_pairing, described_model
+from harness.trial_model import asked_pairing, described_model, notes_of, starts_of
 from harness.trial_result import KEPT_DATA, RESULT_FILE, TrialResult, read_result
 from harness.trial_spec import TrialSpec
 
@@ -130,7 +130,8 @@ class _Trial:
         check_fits(spec, data)
         pairing = Pairing(data, asked_pairing(spec), spec.seed)
         files = TrainingFiles.under(self.folder)
-        choose_start(partial(self._trainer, pairing), spec.train, self.folder / "starts", files, leave)
+        train = spec.train.model_copy(update={"starts": starts_of(spec, pairing.kind)})
+        choose_start(partial(self._trainer, pairing), train, self.folder / "starts", files, leave)
         trainer = self._trainer(pairing, 0, files)
         model = trainer.model
         untrained = scoring.encode_split(model, data, trainer.prepared, "test")
@@ -140,7 +141,7 @@ class _Trial:
         self._write_split()
         scored = self._score(model, trainer, latents, untrained)
         validated = scoring.encode_split(model, data, trainer.prepared, "validation")
-        scored.warnings += [*data.notes, *_agreement(trained, scored)]
+        scored.warnings += [*data.notes, *notes_of(spec, pairing.kind), *_agreement(trained, scored)]
         if not isinstance(model, Supervised):  # whose outputs are no latents of its own
             scored.warnings += collapse_warnings(validated, trained.metrics)
         if scored.ood:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -40,7 +40,10 @@ class SecondStageSpec(Part):
 class StartsSpec(Part):
     """Initialisations that are tried, of which the one with the best monitored validation metric goes on."""
 
-    number: int = Field(1, ge=1, description="initialisations; 1 tries none")
+    number: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="initialisations; 1 tries none; auto: 4 for a causal model on data without true pairs, else 1",
+    )
     share: float = Field(0.3, gt=0, lt=1, description="share of the epochs after which one is chosen")
 
 
