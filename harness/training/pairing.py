@@ -38,7 +38,7 @@ class Pairing:
         if data.pairs == "drawn" and kind in ("true", "random", "ot"):
             raise UserError(
                 f"pairing: {kind} is not possible with a time course of a file, whose cells data.time_pairs has put "
-                "into rows; use pairing: auto"
+                "into rows; use pairing: auto, or data.time: none to read the cells as one snapshot"
             )
         if kind == "true" and data.pairs != "true":
             raise UserError("pairing: true needs data with true pairs, which these do not have; use random or ot")
