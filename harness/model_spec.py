@@ -215,6 +215,12 @@ class DiscrepancyVAESpec(ModelSpec):
     temperature: float = Field(
         5.0, gt=0, description="factor on the logits of the targets at the end of training; it starts at 1"
     )
+    prediction_temperature: float | None = Field(
+        None,
+        gt=0,
+        description="factor on the logits where cells are predicted; default: as training ended; the published "
+        "notebook predicts at 1",
+    )
     sparsity: float = Field(1e-3, ge=0, description="weight of the L1 penalty on the latent graph; 0 is none")
     pairing: Pairing = Field("auto", description="auto: true pairs where the data have them, else random")
 

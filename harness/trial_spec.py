@@ -23,7 +23,9 @@ RESULTS_VERSION = 5
 
 #: Metrics of validation cells' conditions as predicted from control cells.
 PREDICTED_METRICS = ("validation/rmse", "validation/pearson_delta")
-Monitor = Literal["validation/loss", "validation/rmse", "validation/pearson_delta"]
+#: What the published code of discrepancy_vae goes by; a metric of training cells.
+UNWEIGHTED = "train/unweighted"
+Monitor = Literal["validation/loss", "validation/rmse", "validation/pearson_delta", "train/unweighted"]
 CellNoise = Literal["none", "residual", "likelihood"]
 
 
@@ -65,8 +67,9 @@ class TrainSpec(Part):
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     monitor: Monitor = Field(
         "validation/loss",
-        description="what best weights and patience go by; the other two predict the validation cells' conditions from "
-        "control cells, and are only taken where one of them is named here",
+        description="what best weights and patience go by; validation/rmse and validation/pearson_delta predict the "
+        "validation cells' conditions from control cells, and are only taken where one of them is named here; "
+        "train/unweighted is discrepancy_vae's, whose published code goes by training cells",
     )
     patience: int | None = Field(None, ge=1, description="validations without improvement before stopping")
     checkpoint_seconds: float = Field(20.0, ge=0, description="least time between checkpoints")
@@ -140,6 +143,15 @@ class TrialSpec(Part):
             raise ValueError(
                 f"train.monitor: {self.train.monitor} needs predicted cells, and a supervised model predicts none; use "
                 "validation/loss"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_monitored_is_measured(self) -> TrialSpec:
+        if self.train.monitor == UNWEIGHTED and not isinstance(self.model, DiscrepancyVAESpec):
+            raise ValueError(
+                f"train.monitor: {UNWEIGHTED} is a sum of discrepancy_vae's terms, and {self.model.kind} has others; "
+                "use validation/loss"
             )
         return self
 

@@ -30,6 +30,7 @@ _DISCREPANCY_FIELDS = (
     "discrepancy_over",
     "bandwidth",
     "temperature",
+    "prediction_temperature",
     "sparsity",
 )
 _CAUSAL_FIELDS = ("posterior", "covariance", "kl_responsive", "kl_invariant", "sparsity")
