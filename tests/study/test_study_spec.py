@@ -10,7 +10,6 @@ from harness.study.spec import (
     ExpectSpec,
     ObjectiveSpec,
     StudySpec,
-    json_schema,
     predicts,
 )
 
@@ -210,20 +209,3 @@ def test_expectation_is_about_an_axis_of_the_study():
     assert "its axes are model, sparsity" in refused(
         grid={"sparsity": [0, 1]}, expect={"axis": "latent_dim", "identifies_where": "> 0"}
     )
-
-
-def test_schema_knows_models_data_and_base():
-    schema = json_schema()
-    text = json.dumps(schema)
-    assert "base" in schema["properties"]
-    assert "required" not in schema
-    for definition in ("PerturbedVAESpec", "BetaVAESpec", "SimulationData", "PerturbseqData", "LinearGaussianSpec"):
-        assert f"#/$defs/{definition}" in text
-        assert definition in schema["$defs"]
-    assert schema["$defs"]["CiteVAESpec"]["additionalProperties"] is False
-
-
-def test_schema_has_no_dangling_reference():
-    schema = json_schema()
-    referred = {part.split('"')[0] for part in json.dumps(schema).split("#/$defs/")[1:]}
-    assert referred <= set(schema["$defs"])
