@@ -180,8 +180,8 @@ def test_null_takes_away_what_was_inherited(place):
 
 
 def test_a_mapping_of_another_kind_starts_afresh(place):
-    write(place, "child.yaml", "base: s.yaml\ndata: {kind: perturbseq}\n")
-    assert load(place, name="child.yaml").data == {"kind": "perturbseq"}
+    write(place, "child.yaml", "base: s.yaml\ndata: {kind: perturbseq, pairs: true}\n")
+    assert load(place, name="child.yaml").data == {"kind": "perturbseq", "pairs": True}
 
 
 def test_base_is_found_beside_the_file_through_a_chain(place):
