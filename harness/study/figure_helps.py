@@ -38,5 +38,5 @@ def _helps(records: Records) -> str:
     everywhere = [one.word for one in records.helps if all(one.word in its for its in of_cells)]
     somewhere = [one.word for one in records.helps if one.word not in everywhere]
     parts = [", ".join(everywhere)] if everywhere else []
-    parts += [f"{', '.join(somewhere)} in some cells"] if somewhere else []
-    return " and ".join(parts) or NO_HELP
+    parts += [f"in some cells {', '.join(somewhere)}"] if somewhere else []
+    return ", ".join(parts) or NO_HELP

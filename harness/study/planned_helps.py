@@ -51,7 +51,7 @@ def help_lines(study: StudySpec, points: Iterable[Point]) -> list[str]:
     cells: dict[str, list[str]] = {}
     for point in points:
         cells.setdefault(help_words(study, point), []).append(point.cell)
-    lines = [f"{_named(names)}: {said}" for said, names in cells.items()]
+    lines = [f"{said} ({_named(names)})" for said, names in cells.items()]
     return [*lines, *(f"  {line}" for line in footnotes(helps_of_all(study, points)))]
 
 

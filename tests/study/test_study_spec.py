@@ -48,6 +48,22 @@ def test_truth_and_test_select_only_when_marked():
     assert not study().oracle_selection
 
 
+@pytest.mark.parametrize(
+    ("settings_by", "by_truth"), [("truth", True), ("validation", False), ("published", False), ("none", False)]
+)
+def test_a_file_says_how_its_settings_were_chosen(settings_by, by_truth):
+    said = study(settings_by=settings_by)
+    assert said.selected_by_truth == by_truth
+    assert not said.oracle_selection  # of which the objective alone decides
+
+
+def test_settings_were_chosen_by_truth_where_the_objective_looks_at_it():
+    metric = {"metric": "identifiability/mcc", "direction": "maximize", "oracle": True}
+    assert study(objective=metric).selected_by_truth
+    assert study().settings_by == "none"
+    assert "settings_by" in refused(settings_by="mcc")
+
+
 @pytest.mark.parametrize("metric", ["train/loss", "baseline/additive/ood/x/r2", "loss"])
 def test_some_metrics_never_select(metric):
     with pytest.raises(ValidationError, match="cannot select"):
