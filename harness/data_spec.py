@@ -250,6 +250,11 @@ class PerturbseqData(GeneratedData):
     """Single cells: somebody's ``.h5ad``, or counts from known latents where no path is given."""
 
     kind: Literal["perturbseq"] = "perturbseq"
+    pairs: Pairs = Field(
+        "random",
+        description="true: a simulated control shares the cell's invariant latents, as no assay gives it, or is the "
+        "same cell earlier (default with process.steps above 1); random: any control; none: no control",
+    )
     path: str | None = Field(None, description=".h5ad file; without it counts are simulated")
     column: str | None = Field(None, description="obs column of the perturbation; default: detected")
     control: Words = Field((), description="its label(s) for control cells; default: detected")
@@ -326,9 +331,12 @@ class PerturbseqData(GeneratedData):
 
     @model_validator(mode="before")
     @classmethod
-    def _a_file_has_no_true_pairs(cls, value: Any) -> Any:
-        of_file = isinstance(value, dict) and value.get("path") is not None
-        return {"pairs": "random", **value} if of_file else value
+    def _simulated_trajectories_are_whole(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or value.get("path") is not None:
+            return value
+        process = value.get("process")
+        steps = process.get("steps") if isinstance(process, dict) else getattr(process, "steps", None)
+        return {"pairs": "true", **value} if isinstance(steps, int) and steps > 1 else value
 
     @model_validator(mode="after")
     def _simulated_are_simulated(self) -> PerturbseqData:

@@ -197,7 +197,7 @@ class Driver:
 
     def _go_through(self, record: Launch) -> None:
         try:
-            self._tracking.start(record)
+            self._tracking.start(record, self._plan)
             with self._store.together():
                 self._take_on_grid()
             if any(point.space for point in self._plan.points):
