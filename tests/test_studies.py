@@ -18,7 +18,7 @@ from harness.study.suite import load_suite
 STUDIES = Path(__file__).parent.parent / "studies"
 SHIPPED = sorted(STUDIES.glob("*.yaml"))
 CONDITIONS = STUDIES / "conditions"
-REAL_CELLS = [STUDIES / "reach" / f"{name}.yaml" for name in ("norman_subset", "norman_subset_published")]
+REAL_CELLS = sorted((STUDIES / "reach").glob("norman_subset*.yaml"))
 REACH = sorted(set((STUDIES / "reach").glob("*.yaml")) - set(REAL_CELLS))
 SWEEPS = sorted(path for path in CONDITIONS.glob("*.yaml") if path.stem not in ("all", "recipe"))
 
@@ -70,7 +70,7 @@ def test_the_ceiling_of_every_class_is_taken_from_20000_images():
 
 SAID = {path: "truth" for path in [*SWEEPS, *REACH, CONDITIONS / "recipe.yaml"]}
 SAID |= {STUDIES / "quickstart.yaml": "truth", STUDIES / "simulation.yaml": "truth"}
-SAID |= {REAL_CELLS[0]: "validation", REAL_CELLS[1]: "published"}
+SAID |= {path: "validation" if path.stem == "norman_subset" else "published" for path in REAL_CELLS}
 
 
 @pytest.mark.parametrize("path", [*SAID, *SHIPPED], ids=lambda path: f"{path.parent.stem}-{path.stem}")

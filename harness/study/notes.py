@@ -59,7 +59,7 @@ def notes(
     most
         Longest list of names in one sentence.
     """
-    lines = [_interval_note(records), *_mark_notes(made, records)]
+    lines = [*_data_notes(records), _interval_note(records), *_mark_notes(made, records)]
     if any(kind_of_label(model) in ORACLES for model in records.models):
         lines.append(
             "Supervised (oracle): an encoder of the same kind, trained on the true latents of the training frames. It "
@@ -77,6 +77,21 @@ def notes(
     lines += _excluded_notes(records, most)
     lines += _transport_note(records)
     return lines + _not_finite_notes(records)
+
+
+def _data_notes(records: Records) -> list[str]:
+    """What was read, and how many control cells either side of a change has."""
+    lines = [f"Data: {read}." for read in dict.fromkeys(record.read for record in records) if read]
+    sides = dict.fromkeys(
+        (record.controls["true"], record.controls["predicted"]) for record in records if record.controls
+    )
+    if sides:
+        counts = " or ".join(f"{true:,} and {predicted:,}" for true, predicted in sides)
+        lines.append(
+            f"Changes from control are taken from two sets of control cells, {counts}: the true ones from cells that "
+            "no prediction, baseline or training used, the predicted ones from cells of the training split."
+        )
+    return lines
 
 
 def _interval_note(records: Records) -> str:

@@ -39,6 +39,8 @@ class Record:
     fingerprint : of the data, which baselines belong to.
     of_cell : flat MLflow names -> values of the cell as a whole, the same in each of its trials.
     helps : what its scores rest on and no user with her own cells has.
+    read : what was read of a file of cells, in one sentence.
+    controls : numbers of control cells that ``true`` changes are taken from, and that ``predicted`` ones are.
     """
 
     trial_id: str
@@ -55,6 +57,8 @@ class Record:
     fingerprint: str = ""
     of_cell: Mapping[str, float] = field(default_factory=dict)
     helps: tuple[Help, ...] = ()
+    read: str = ""
+    controls: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def data_axes(self) -> dict[str, AxisValue]:

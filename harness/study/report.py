@@ -184,6 +184,7 @@ def _record(
     trial_folder: TrialFolder, study: StudySpec, point: Point, trial: PlannedTrial, of_cell: Mapping[str, float]
 ) -> Record:
     result = trial_folder.read_result() or {}
+    data = result.get("data") or {}
     ended = result.get("state") in ENDED
     state = ENDED[result["state"]] if ended else trial_folder.state()
     return Record(
@@ -197,10 +198,12 @@ def _record(
         baselines=_floats(result.get("baselines")),
         warnings=tuple(map(str, result.get("warnings") or ())),
         failure=_reason(trial_folder, state, result.get("failure")),
-        excluded={str(name): str(why) for name, why in ((result.get("data") or {}).get("excluded") or {}).items()},
+        excluded={str(name): str(why) for name, why in (data.get("excluded") or {}).items()},
         fingerprint=trial.spec.data_fingerprint,
         of_cell=of_cell,
         helps=helps_of(trial.spec, selected=study.selected_by_truth),
+        read=str(data.get("read") or ""),
+        controls={str(side): int(cells) for side, cells in (data.get("controls") or {}).items()},
     )
 
 

@@ -108,12 +108,16 @@ def result_tags(result: Mapping[str, Any]) -> list[RunTag]:
 
     environment = result.get("environment") or {}
     failure = result.get("failure") or {}
+    data = result.get("data") or {}
+    sides = data.get("controls") or {}
     tags = {
         "state": result["state"],
         "git_commit": environment.get("git_commit"),
         "host": environment.get("host"),
         "device": environment.get("device"),
         "slurm_job_id": environment.get("slurm_job_id"),
+        "data_read": data.get("read"),
+        "control_cells": ", ".join(f"{cells} for {side} changes" for side, cells in sides.items()),
         "failure": failure.get("reason"),
         "warnings": "\n".join(result.get("warnings", [])),
     }
