@@ -384,7 +384,7 @@ def _check(options: argparse.Namespace) -> int:
 def _schema(options: argparse.Namespace) -> int:
     import json
 
-    from harness.study.spec import json_schema
+    from harness.study.schema import json_schema
 
     text = json.dumps(json_schema(), indent=2)
     if options.out is None:

@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from harness.process_spec import MOVING, CitrisSpec, LinearGaussianSpec, NativeSpec, citris_variables, preset_of
+from harness.process_spec import (
+    MOVING,
+    SIMULATION_PRESETS,
+    CitrisSpec,
+    LinearGaussianSpec,
+    NativeSpec,
+    citris_variables,
+    preset_of,
+)
 from harness.reading_spec import GuideRule, LeastCells, MinCells, ObsValues, Preprocess, Words
 from harness.simulator_spec import PERTURBSEQ_PRESETS, SimulatorSpec
 from harness.spec_part import Part
@@ -47,27 +55,6 @@ def _refuse_torn_trajectories(pairs: str, process: LinearGaussianSpec) -> None:
             f"pairs: {pairs} would replace the first frame of a time course, which is the same cell earlier; "
             "leave pairs out, or use process.steps: 1"
         )
-
-
-#: The published simulation's sizes (arXiv 2605.19343: x 500-d, d_v = 4, d_i = 7, u 12-d, 3,000 / 1,000 cells).
-SIMULATION_PRESETS: dict[str, dict[str, Any]] = {
-    "published_sizes": {
-        "features": 500,
-        "environments": 12,
-        "cells": 3000,
-        "test_cells": 1000,
-        "process": {"kind": "linear_gaussian", "responsive": 4, "invariant": 7},
-    },
-    "tiny": {
-        "features": 20,
-        "environments": 4,
-        "doubles": 2,
-        "cells": 400,
-        "test_cells": 200,
-        "double_cells": 40,
-        "process": {"kind": "linear_gaussian", "responsive": 2, "invariant": 2},
-    },
-}
 
 
 class SimulationData(GeneratedData):
@@ -273,6 +260,11 @@ class PerturbseqData(GeneratedData):
     """Single cells: somebody's ``.h5ad``, or counts from known latents where no path is given."""
 
     kind: Literal["perturbseq"] = "perturbseq"
+    pairs: Pairs = Field(
+        "random",
+        description="true: a simulated control shares the cell's invariant latents, as no assay gives it, or is the "
+        "same cell earlier (default with process.steps above 1); random: any control; none: no control",
+    )
     path: str | None = Field(None, description=".h5ad file; without it counts are simulated")
     column: str | None = Field(None, description="obs column of the perturbation; default: detected")
     control: Words = Field((), description="its label(s) for control cells; default: detected")
@@ -349,9 +341,12 @@ class PerturbseqData(GeneratedData):
 
     @model_validator(mode="before")
     @classmethod
-    def _a_file_has_no_true_pairs(cls, value: Any) -> Any:
-        of_file = isinstance(value, dict) and value.get("path") is not None
-        return {"pairs": "random", **value} if of_file else value
+    def _simulated_trajectories_are_whole(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or value.get("path") is not None:
+            return value
+        process = value.get("process")
+        steps = process.get("steps") if isinstance(process, dict) else getattr(process, "steps", None)
+        return {"pairs": "true", **value} if isinstance(steps, int) and steps > 1 else value
 
     @model_validator(mode="after")
     def _simulated_are_simulated(self) -> PerturbseqData:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from harness.data_spec import Causal3DIdentData
     from harness.reading_spec import GuideRule
 
+#: Words that YAML does not read as text.
+_YAML_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "~")
+
 
 def data(options: argparse.Namespace) -> int:
     """Carry out the command chosen under ``harness data``; gives the exit status."""
@@ -29,42 +32,62 @@ def data(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from harness.data.perturbseq.guides import as_written
     from harness.data.perturbseq.inspection import inspect_file
     from harness.data.progress import ProgressLine
     from harness.data_spec import PerturbseqData
 
-    rule = _guide_rule(options)
     stated = {
         "path": str(options.file),
         "column": options.column,
         "control": tuple(options.control or ()),
-        "min_cells": options.min_cells,
-        "guides": rule,
+        "min_cells": {"least": options.min_cells, "drop": options.drop_small},
+        "guides": _guide_rule(options),
         "values": options.values,
         "layer": options.layer,
         "gene_names": options.gene_names,
+        "where": _where(options.where),
+        "strata": options.strata,
+        "time": options.time,
     }
     spec = PerturbseqData.model_validate({key: value for key, value in stated.items() if value not in (None, ())})
     found = inspect_file(spec, ProgressLine("reading cells"))
     print("\n".join(found.lines()))
     if found.problems:
         return 2
-    given: dict[str, object] = {"path": spec.path, "column": spec.column}
-    given["control"] = _listed(spec.control)
-    given["min_cells"] = None if options.min_cells == 20 else options.min_cells
-    given["guides"] = None if rule is None else as_written(rule).removeprefix("guides: ")
-    given["values"] = None if options.values == "auto" else options.values
-    given |= {"layer": options.layer, "gene_names": options.gene_names}
-    _say_how_to_use("perturbseq", [f"data.{key}={value}" for key, value in given.items() if value is not None])
+    fields, dumped = type(spec).model_fields, spec.model_dump(mode="json")
+    given = {key: dumped[key] for key in stated if getattr(spec, key) != fields[key].default}
+    if "min_cells" in given and not options.drop_small:
+        given["min_cells"] = options.min_cells
+    _say_how_to_use("perturbseq", [f"data.{key}={_flow(value)}" for key, value in given.items()])
     return 0
 
 
-def _listed(words: Sequence[str]) -> str | None:
-    """Words as YAML on one line; None where there are none."""
+def _where(asked: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
+    """Values to read by column; None where none are asked for."""
+    found: dict[str, tuple[str, ...]] = {}
+    for one in asked:
+        column, equals, value = one.partition("=")
+        if not equals:
+            raise UserError(f"--where {one}: names no value; write COLUMN=VALUE, such as cell_line=K562")
+        found[column] = (*found.get(column, ()), value)
+    return found or None
+
+
+def _flow(value: object) -> str:
+    """A value as YAML on one line, which `--set` takes."""
     import json
 
-    return json.dumps(list(words), ensure_ascii=False) if len(words) > 1 else next(iter(words), None)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, str) and _is_plain(value) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_plain(word: str) -> bool:
+    """Whether YAML reads a word as text without quotes."""
+    import re
+
+    number = re.fullmatch(r"[-+.]?[\d.][\d._eExX+-]*", word) is not None
+    return bool(re.fullmatch(r"[\w./+-][\w ./+-]*", word)) and not number and word.lower() not in _YAML_WORDS
 
 
 def _guide_rule(options: argparse.Namespace) -> GuideRule | None:

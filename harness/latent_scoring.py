@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.batch import PerturbationData, Truth
-from harness.data.seeding import derive, generator
-from harness.evaluation.baselines import CONTROL, CannotPredict
+from harness.data.seeding import derive, drawn, generator
+from harness.evaluation.baselines import CONTROL, Baselines, CannotPredict
 from harness.evaluation.factors import factors_of
-from harness.evaluation.prediction import OodResult, evaluate_ood
+from harness.evaluation.measured import Measured
+from harness.evaluation.prediction import Comparison, OodResult, evaluate_ood
 from harness.models import LatentModel, Latents
 
 #: Metrics of a prediction that are kept for latents, as ``ood/<split>/latent_<metric>``.
@@ -102,14 +103,20 @@ def score_latents(
     frames, means = data.last_frames(data.splits["test"]), _blocks(latents)
     noise = np.maximum(predictor.variance_of_seen() - means.var(axis=0), 0.0)
     predictor.reading = Reading.fitted(means, scale(frames), noise)
-    train = _true_by_condition(data, "train", scale, data.seen)
+    train = _true_by_condition(data, "train", scale, cells, seed, data.seen)
+    test = _true_by_condition(data, "test", scale, cells, seed, data.seen)
+    baselines = Baselines({name: measured.moments.mean for name, measured in train.items()})
     return {
         split: evaluate_ood(
-            _true_by_condition(data, split, scale),
-            train,
-            train["control"],
-            predictor,
-            max_cells=cells,
+            [
+                Comparison(
+                    _true_by_condition(data, split, scale, cells, seed),
+                    held_out=test[CONTROL],
+                    starts=scale(predictor.frames),
+                    baselines=baselines,
+                    predict=predictor,
+                )
+            ],
             seed=derive(seed, split),
             metrics=LATENT_METRICS,
         )
@@ -146,9 +153,9 @@ class _LatentPredictor:
         self.model, self.data, self.seed = model, data, seed
         self.reading: Reading | None = None
         device = next(model.parameters()).device
-        frames = data.frames[data.last_frames(data.control_rows("train")[:cells])].to(device)
+        self.frames = data.last_frames(drawn(data.control_rows("train"), cells, seed, "control cells"))
         with torch.no_grad():
-            self.control = model.transform.prepare(frames)
+            self.control = model.transform.prepare(data.frames[self.frames].to(device))
         self.offers = self._predict(u_of(CONTROL, data), "control") is not None
 
     @torch.no_grad()
@@ -208,5 +215,10 @@ def _blocks(latents: Latents) -> Array:
     return torch.cat([latents.responsive, latents.invariant], dim=1).double().cpu().numpy()
 
 
-def _true_by_condition(data: PerturbationData, split: str, scale: _Scale, seen: int | None = None) -> dict[str, Array]:
-    return {name: scale(data.index[rows, :seen][:, -1]) for name, rows in data.by_condition(split).items()}
+def _true_by_condition(
+    data: PerturbationData, split: str, scale: _Scale, most: int, seed: int, seen: int | None = None
+) -> dict[str, Measured]:
+    return {
+        name: Measured.of(scale(data.index[rows, :seen][:, -1]), name, most, derive(seed, "latents", split, name))
+        for name, rows in data.by_condition(split).items()
+    }

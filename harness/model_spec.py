@@ -25,7 +25,11 @@ class AlignmentSpec(Part):
     """Penalty that keeps the invariant block the same in a perturbed cell and its control."""
 
     weight: float = Field(100.0, ge=0, description="α; scales with the likelihood's precision")
-    kind: Literal["mean", "mmd"] = Field("mean", description="pair by pair, or between distributions")
+    kind: Literal["auto", "mean", "mmd"] = Field(
+        "auto",
+        description="mean: pair by pair; mmd: between distributions; auto: mean where the data have true pairs, else "
+        "mmd, since a cell has nothing in common with a stranger",
+    )
 
 
 class NetworkSpec(Part):
@@ -164,7 +168,9 @@ class CiteVAESpec(CausalModelSpec):
 
     kind: Literal["cite_vae"] = "cite_vae"
     lagged: Literal["none", "diagonal", "dense", "nonlinear"] = Field(
-        "diagonal", description="lagged matrix B; nonlinear: dense, and a small network beside it"
+        "diagonal",
+        description="lagged matrix B; nonlinear: dense, and a small network beside it; none where the frame before is "
+        "another cell's",
     )
 
     @model_validator(mode="after")
@@ -208,6 +214,12 @@ class DiscrepancyVAESpec(ModelSpec):
     )
     temperature: float = Field(
         5.0, gt=0, description="factor on the logits of the targets at the end of training; it starts at 1"
+    )
+    prediction_temperature: float | None = Field(
+        None,
+        gt=0,
+        description="factor on the logits where cells are predicted; default: as training ended; the published "
+        "notebook predicts at 1",
     )
     sparsity: float = Field(1e-3, ge=0, description="weight of the L1 penalty on the latent graph; 0 is none")
     pairing: Pairing = Field("auto", description="auto: what the data offer, see data.pairs")

@@ -7,8 +7,9 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from harness.evaluation.prediction import FLOOR, MODEL, OodResult, Table
+from harness.evaluation.prediction import OodResult
 from harness.evaluation.registry import GENE_SETS, METRICS, on_set, split_half_name
+from harness.evaluation.score_table import FLOOR, MODEL, Table
 from harness.files import write_when_room
 
 #: The table's file in a trial's folder.
@@ -28,8 +29,9 @@ def write_ood(path: Path, results: Mapping[str, OodResult]) -> None:
 
     A line holds every metric of one row (``model``, a baseline, or ``floor`` for split halves) on one gene set under
     one condition; ``(mean)`` is the mean over conditions, ``(low)`` and ``(high)`` are the ends of its bootstrap 95 %
-    interval. A score that is not there leaves its field empty; ``wasserstein``, which needs a package, has no column
-    where no row has it. ``embedding`` says what the linear baseline predicts a condition from.
+    interval, which ``pearson_delta`` has on no set of genes that were chosen by their change. A score that is not there
+    leaves its field empty; ``wasserstein``, which needs a package, has no column where no row has it. ``embedding``
+    says what the linear baseline predicts a condition from.
 
     Parameters
     ----------

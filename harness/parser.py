@@ -179,6 +179,13 @@ def _add_inspect_options(look: argparse.ArgumentParser) -> None:
     look.add_argument("--control", action="append", metavar="LABEL", help=does)
     does = "cells a condition must have (default: 20)"
     look.add_argument("--min-cells", type=_at_least(2), default=20, metavar="N", help=does)
+    look.add_argument("--drop-small", action="store_true", help="leave out conditions with fewer, by name")
+    does = "read only cells with this value in a column of obs, e.g. cell_line=K562; may be repeated"
+    look.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help=does)
+    does = "obs column within whose values controls are drawn and scores taken, e.g. cell_line (default: none)"
+    look.add_argument("--strata", metavar="COLUMN", help=does)
+    does = "obs column of times, or none (default: one that perturbations begin in the course of)"
+    look.add_argument("--time", metavar="COLUMN", help=does)
     does = "labels name guides, and how: {gene}_{guide} merges LCK_1 and LCK_2; of several the first that fits"
     look.add_argument("--guides", nargs="+", metavar="TEMPLATE", help=does)
     does = "how non-targeting guides are named, which all are control: NTg{guide}"

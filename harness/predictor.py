@@ -15,6 +15,7 @@ distance between distributions, however right their mean. What is added to it (`
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.data.batch import PerturbationData
-from harness.data.seeding import generator
+from harness.data.seeding import drawn, generator
 from harness.latent_scoring import u_of
 from harness.models import LatentModel
 from harness.models.causal_vae import CausalVAE
@@ -63,7 +64,9 @@ class CellPredictor:
         self.device = next(model.parameters()).device
         self.mean_residual: Tensor | None = None
         if noise == "residual":
-            self.mean_residual = self._mean_residual(data.start_frames(data.control_rows("train")[:RESIDUAL_CELLS]))
+            # not by a trial's seed: what is predicted later has the same mean residual as what was scored
+            rows = drawn(data.control_rows("train"), RESIDUAL_CELLS, 0, "mean residual")
+            self.mean_residual = self._mean_residual(data.start_frames(rows))
 
     @torch.no_grad()
     def __call__(self, control: Tensor, library: Tensor | None, u: Tensor, random: torch.Generator) -> Predicted:
@@ -127,8 +130,15 @@ class Predictor:
     def __init__(self, model: LatentModel, data: PerturbationData, seed: int, noise: str = "none") -> None:
         self.data, self.seed = data, seed
         self.predict = CellPredictor(model, data, noise)
+        self._stratum: int | None = None
         self._started: tuple[Array, Tensor] | None = None
         self._first: Array | None = None
+
+    def within(self, stratum: int | None) -> Predictor:
+        """The same, where all control cells are of one stratum."""
+        own = copy.copy(self)
+        own._stratum, own._started, own._first = stratum, None, None
+        return own
 
     def __call__(self, condition: str, control: Array) -> Array:
         """Cells of ``condition`` from control cells (n, features): as many, or several of each where they are few.
@@ -159,7 +169,7 @@ class Predictor:
         if data.pairs != "drawn":
             return control
         if self._first is None or len(self._first) != len(control):
-            known = data.start_frames(data.control_rows("train"))
+            known = data.start_frames(data.control_rows("train", self._stratum))
             drawn = torch.randint(len(known), (len(control),), generator=generator(self.seed, "first cells"))
             self._first = data.as_float(data.frames[known[drawn]]).flatten(1).double().numpy()
         return self._first
@@ -169,7 +179,7 @@ class Predictor:
         if self.data.library is None or self.predict.noise != "likelihood":
             return None
         if self._started is None or self._started[0] is not control:
-            known = self.data.start_frames(self.data.control_rows("train"))
+            known = self.data.start_frames(self.data.control_rows("train", self._stratum))
             nearest = [torch.cdist(part, self.data.frames[known]).argmin(1) for part in frames.split(500)]
             self._started = control, self.data.library[known[torch.cat(nearest)]]
         return self._started[1]

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.comparisons import comparisons, sides_of
 from harness.condition_scoring import CONDITIONS, conditions_of_model, conditions_of_truth
 from harness.data.batch import PerturbationData
-from harness.data.seeding import derive
+from harness.data.seeding import derive, drawn
 from harness.evaluation.aggregate import Interval
-from harness.evaluation.baselines import CONTROL, Baselines
 from harness.evaluation.conditions import Verdict
 from harness.evaluation.graph import graph_f1, graph_shd, target_accuracy
 from harness.evaluation.identifiability import identifiability_scores
@@ -31,16 +31,13 @@ from harness.models.causal_vae import CausalVAE
 from harness.models.discrepancy_vae import DiscrepancyVAE
 from harness.models.supervised import NO_DECODER, Supervised
 from harness.predictor import Predictor
-from harness.split_cells import SplitCells
 from harness.training.loop import Trainer
 from harness.training.second_stage import applies_to, candidate_of
 
-#: Most rows of the test split kept in ``latents.npz``.
+#: Most rows of the test split kept in ``latents.npz``, drawn from all.
 KEPT_LATENTS = 2000
 #: Random rotations the search for alternatives starts from, beside every coordinate plane.
 ROTATIONS = 4
-#: Most training cells of a condition the baselines' means are taken over; bounds memory for images.
-BASELINE_CELLS = 500
 #: Fewest named features that count as genes: with no more, every set of top genes would be nearly all of them.
 FEWEST_GENES = max(TOP_DE.values())
 
@@ -49,7 +46,10 @@ Array = NDArray[np.float64]
 
 @dataclass
 class Scored:
-    """Metrics and baselines by MLflow names, warnings, ``<condition>_<side>`` -> sentence, OOD split -> scores."""
+    """Metrics and baselines by MLflow names, warnings, ``<condition>_<side>`` -> sentence, OOD split -> scores.
+
+    ``controls`` are the numbers of control cells that true changes are taken from, and that predictions start from.
+    """
 
     metrics: dict[str, float] = field(default_factory=dict)
     baselines: dict[str, float] = field(default_factory=dict)
@@ -57,6 +57,7 @@ class Scored:
     excluded: dict[str, str] = field(default_factory=dict)
     conditions: dict[str, str] = field(default_factory=dict)
     ood: dict[str, OodResult] = field(default_factory=dict)
+    controls: tuple[int, int] | None = None
 
 
 @torch.no_grad()
@@ -151,10 +152,12 @@ def write_latents(path: Path, data: PerturbationData, latents: Latents, model: L
 
     Of a ``model`` also its control graph (d_v, d_v) and its targets (p, d_v), where it has them.
     """
-    rows = data.splits["test"][:KEPT_LATENTS]
+    # the same cells for every seed of a cell, whose latents are compared with each other
+    kept = drawn(torch.arange(len(data.splits["test"])), KEPT_LATENTS, 0, "kept latents")
+    rows = data.splits["test"][kept]
     arrays = {
-        "responsive": latents.responsive[:KEPT_LATENTS].numpy(),
-        "invariant": latents.invariant[:KEPT_LATENTS].numpy(),
+        "responsive": latents.responsive[kept].numpy(),
+        "invariant": latents.invariant[kept].numpy(),
         "condition": data.condition[rows].numpy(),
     }
     structure = {} if model is None else {"graph": model.learned_graph(), "targets": target_scores(model)}
@@ -179,34 +182,29 @@ def score_ood(
     """OOD scores of every held-out split, beside the baselines on the same conditions; of latents too, where known.
 
     The model starts from control cells of the training split: predictions may use what training saw, and nothing of
-    the conditions they are compared with.
+    what they are compared with. True changes are taken from control cells of the test split, which nothing else uses.
 
     Parameters
     ----------
     latents
         Of the test split.
     cells
-        Most cells of a condition.
+        Most cells of a condition that are drawn for what means do not say.
     seed
         Governs the model's draws and the subsampling of cells.
     cell_noise
         What predicted cells have beyond the likelihood's mean; see `harness.predictor`.
     """
-    scored = Scored()
     if isinstance(model, Supervised):
         names = {name for split in data.ood for name in data.by_condition(split)} - {"control"}
         return Scored(excluded=dict.fromkeys(sorted(names), NO_DECODER))
-    train = SplitCells(data, "train", BASELINE_CELLS, data.seen)
     genes = genes_of(data)
-    baselines = Baselines(train, features=genes, vectors=_vectors(data))
     predictor = Predictor(model, data, seed, cell_noise)
+    sides, missing = sides_of(data, cells, seed, genes)
+    scored = Scored(warnings=missing)
     for split in data.ood:
         result = evaluate_ood(
-            SplitCells(data, split, cells),
-            baselines,
-            train[CONTROL],
-            predictor,
-            max_cells=cells,
+            comparisons(data, split, sides, predictor, cells, seed),
             seed=derive(seed, split),
             features=genes,
         )
@@ -286,13 +284,6 @@ def genes_of(data: PerturbationData) -> tuple[str, ...]:
     return data.feature_names if len(data.feature_names) > FEWEST_GENES else ()
 
 
-def _vectors(data: PerturbationData) -> dict[str, Array] | None:
-    """Vectors of perturbations, seen or not, where the data have such."""
-    if data.perturbation_vectors is None:
-        return None
-    return dict(zip(data.vector_names, data.perturbation_vectors.double().numpy(), strict=True))
-
-
 def _collect(scored: Scored, split: str, result: OodResult) -> None:
     """Name what is logged of a split's scores; the whole of them is kept for ``ood.csv``."""
     logged = [name for name in result.metrics if is_logged(name)]
@@ -308,6 +299,7 @@ def _collect(scored: Scored, split: str, result: OodResult) -> None:
         _collect_intervals(scored.baselines, under, result.intervals.get(baseline, {}))
     scored.warnings += [f"{split}: {sentence}" for sentence in result.warnings]
     scored.excluded |= result.excluded
+    scored.controls = result.controls
     scored.ood[split] = result
 
 

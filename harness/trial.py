@@ -27,7 +27,7 @@ from harness.data import load
 from harness.data.batch import PerturbationData
 from harness.data.seeding import generator
 from harness.errors import TrialFailure, TrialStopped, UserError
-from harness.factor_scoring import ceiling_scores, check_published_r2
+from harness.factor_scoring import ceiling_scores
 from harness.files import write_when_room
 from harness.kept_data import write_kept
 from harness.model_spec import ModelSpec
@@ -42,7 +42,8 @@ from harness.training.loop import Trained, Trainer, TrainingFiles
 from harness.training.pairing import Pairing
 from harness.training.starts import choose_start
 from harness.training.supervision import regression_targets
-from harness.trial_model import asked_pairing, described_model
+from harness.trial_checks import check_fits
+from harness.trial_model import asked_pairing, described_model, notes_of, starts_of
 from harness.trial_result import KEPT_DATA, RESULT_FILE, TrialResult, read_result
 from harness.trial_spec import TrialSpec
 
@@ -126,11 +127,11 @@ class _Trial:
     def run(self, blank: TrialResult, on_epoch: Callable[[int], None] | None, leave: Callable[[], bool]) -> TrialResult:
         began = time.monotonic()
         spec, data = self.spec, self.data
-        if spec.evaluate.published_r2:
-            check_published_r2(data)
+        check_fits(spec, data)
         pairing = Pairing(data, asked_pairing(spec), spec.seed)
         files = TrainingFiles.under(self.folder)
-        choose_start(partial(self._trainer, pairing), spec.train, self.folder / "starts", files, leave)
+        train = spec.train.model_copy(update={"starts": starts_of(spec, pairing.kind)})
+        choose_start(partial(self._trainer, pairing), train, self.folder / "starts", files, leave)
         trainer = self._trainer(pairing, 0, files)
         model = trainer.model
         untrained = scoring.encode_split(model, data, trainer.prepared, "test")
@@ -140,7 +141,7 @@ class _Trial:
         self._write_split()
         scored = self._score(model, trainer, latents, untrained)
         validated = scoring.encode_split(model, data, trainer.prepared, "validation")
-        scored.warnings += _agreement(trained, scored)
+        scored.warnings += [*data.notes, *notes_of(spec, pairing.kind), *_agreement(trained, scored)]
         if not isinstance(model, Supervised):  # whose outputs are no latents of its own
             scored.warnings += collapse_warnings(validated, trained.metrics)
         if scored.ood:
@@ -157,7 +158,7 @@ class _Trial:
             state="finished",
             metrics=scored.metrics,
             baselines=scored.baselines,
-            warnings=[*data.notes, *scored.warnings],
+            warnings=scored.warnings,
             conditions=scored.conditions,
             epochs=trained.epochs,
             data=_describe(data, scored),
@@ -185,8 +186,8 @@ class _Trial:
         seen = torch.unique(data.index[data.splits["train"], : data.seen])
         chosen = seen[torch.randperm(len(seen), generator=random)[:FITTED_FRAMES]].sort().values
         model.transform.fit(data.as_float(data.frames[chosen]), random)
-        if isinstance(model.likelihood, NegativeBinomial):
-            model.likelihood.fit(data.frames[chosen], _library(data)[chosen])
+        if isinstance(model.likelihood, NegativeBinomial) and data.library is not None:
+            model.likelihood.fit(data.frames[chosen], data.library[chosen])
         if isinstance(model, Supervised) and data.truth is not None:
             model.fit_targets(torch.cat(regression_targets(data.truth), dim=1)[seen])
         return model.to(self.device)
@@ -223,6 +224,7 @@ class _Trial:
             scored.excluded |= part.excluded
             scored.conditions |= part.conditions
             scored.ood |= part.ood
+            scored.controls = part.controls or scored.controls
         return scored
 
     def _write_split(self) -> None:
@@ -241,15 +243,6 @@ class _Trial:
             if not isinstance(model, Supervised):  # it predicts no cells
                 write_kept(self.folder / KEPT_DATA, self.data)
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
-
-
-def _library(data: PerturbationData) -> torch.Tensor:
-    if data.library is None:
-        raise UserError(
-            "likelihood: nb needs each cell's total counts, and these data have none: their values are log-normalised; "
-            "use likelihood: mse, or a file with counts"
-        )
-    return data.library
 
 
 def _agreement(trained: Trained, scored: Scored) -> list[str]:
@@ -276,6 +269,8 @@ def _describe(data: PerturbationData, scored: Scored) -> dict[str, Any]:
         "excluded": {**data.excluded, **scored.excluded},
         "quality": data.quality,
         "cells": {name: len(rows) for name, rows in data.splits.items()},
+        "read": data.read,
+        "controls": {} if scored.controls is None else dict(zip(("true", "predicted"), scored.controls, strict=True)),
     }
 
 

@@ -12,13 +12,16 @@ from harness.data.batch import PerturbationData
 from harness.data.seeding import derive
 from harness.errors import UserError
 from harness.kept_data import kept, read_kept
-from harness.model_spec import BetaVAESpec, CausalModelSpec, SupervisedSpec
-from harness.models import LatentModel, build_model
+from harness.model_spec import BetaVAESpec, CausalModelSpec, CiteVAESpec, SupervisedSpec
+from harness.models import FOLLOWED, LatentModel, build_model
 from harness.training import checkpoint
 from harness.training.pairing import Pairing
 from harness.training.supervision import regression_targets
 from harness.trial_result import KEPT_DATA, read_result
-from harness.trial_spec import TrialSpec
+from harness.trial_spec import StartsSpec, TrialSpec
+
+#: Initialisations of a causal model whose data have no true pairs: single ones often end on a wrong target.
+UNPAIRED_STARTS = 4
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,26 @@ def asked_pairing(spec: TrialSpec) -> str:
     """The pairing a model asks for; one without u needs no control, but its trajectories still have a first frame."""
     model = spec.model
     return "none" if isinstance(model, BetaVAESpec | SupervisedSpec) else model.pairing
+
+
+def starts_of(spec: TrialSpec, pairing: str) -> StartsSpec:
+    """How many initialisations are tried, ``auto`` resolved."""
+    asked = spec.train.starts
+    if asked.number != "auto":
+        return asked
+    alone = pairing == "true" or not isinstance(spec.model, CausalModelSpec)
+    return asked.model_copy(update={"number": 1 if alone else UNPAIRED_STARTS})
+
+
+def notes_of(spec: TrialSpec, pairing: str) -> list[str]:
+    """What the pairing makes of a model that its name does not say."""
+    if isinstance(spec.model, CiteVAESpec) and pairing not in FOLLOWED:
+        return [
+            f"cite_vae follows no cell here, since the frame before is another cell's (pairing {pairing}): it has no "
+            "lagged part and no invariant part shared by the two, and differs from perturbed_vae by a factor in its "
+            "loss alone"
+        ]
+    return []
 
 
 def load_fitted(folder: Path, cache_dir: Path) -> Fitted:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,7 +23,9 @@ RESULTS_VERSION = 5
 
 #: Metrics of validation cells' conditions as predicted from control cells.
 PREDICTED_METRICS = ("validation/rmse", "validation/pearson_delta")
-Monitor = Literal["validation/loss", "validation/rmse", "validation/pearson_delta"]
+#: What the published code of discrepancy_vae goes by; a metric of training cells.
+UNWEIGHTED = "train/unweighted"
+Monitor = Literal["validation/loss", "validation/rmse", "validation/pearson_delta", "train/unweighted"]
 CellNoise = Literal["none", "residual", "likelihood"]
 
 
@@ -40,7 +42,10 @@ class SecondStageSpec(Part):
 class StartsSpec(Part):
     """Initialisations that are tried, of which the one with the best monitored validation metric goes on."""
 
-    number: int = Field(1, ge=1, description="initialisations; 1 tries none")
+    number: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="initialisations; 1 tries none; auto: 4 for a causal model on data without true pairs, else 1",
+    )
     share: float = Field(0.3, gt=0, lt=1, description="share of the epochs after which one is chosen")
 
 
@@ -62,8 +67,9 @@ class TrainSpec(Part):
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     monitor: Monitor = Field(
         "validation/loss",
-        description="what best weights and patience go by; the other two predict the validation cells' conditions from "
-        "control cells, and are only taken where one of them is named here",
+        description="what best weights and patience go by; validation/rmse and validation/pearson_delta predict the "
+        "validation cells' conditions from control cells, and are only taken where one of them is named here; "
+        "train/unweighted is discrepancy_vae's, whose published code goes by training cells",
     )
     patience: int | None = Field(None, ge=1, description="validations without improvement before stopping")
     checkpoint_seconds: float = Field(20.0, ge=0, description="least time between checkpoints")
@@ -137,6 +143,15 @@ class TrialSpec(Part):
             raise ValueError(
                 f"train.monitor: {self.train.monitor} needs predicted cells, and a supervised model predicts none; use "
                 "validation/loss"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_monitored_is_measured(self) -> TrialSpec:
+        if self.train.monitor == UNWEIGHTED and not isinstance(self.model, DiscrepancyVAESpec):
+            raise ValueError(
+                f"train.monitor: {UNWEIGHTED} is a sum of discrepancy_vae's terms, and {self.model.kind} has others; "
+                "use validation/loss"
             )
         return self
 

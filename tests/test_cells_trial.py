@@ -65,7 +65,7 @@ def test_every_pairing_works_with_every_alignment_and_logs_its_blocks(tmp_path, 
 
 def test_a_collapse_is_named_in_the_trials_warnings(tmp_path, cache):
     model = PerturbedVAESpec(
-        **SMALL, pairing="random", alignment={"weight": 1e6}, kl_invariant=1e3, likelihood_variance=9.0
+        **SMALL, pairing="random", alignment={"kind": "mean", "weight": 1e6}, kl_invariant=1e3, likelihood_variance=9.0
     )
     result, _ = _run(tmp_path, cache, model, {"epochs": 25, "learning_rate": 1e-2}, ood=False)
     assert any("invariant block collapsed" in sentence for sentence in result.warnings)

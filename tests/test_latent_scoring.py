@@ -57,7 +57,7 @@ def test_a_prediction_is_scored_in_true_units_whatever_the_axes(data):
     model = Knows(data)
     result = score_latents(model, data, of_test(model, data), 200, 0)["double"]
     assert result.metrics["rmse"] == pytest.approx(0.0, abs=0.05)  # two samples of one law differ in variance
-    assert result.metrics["pearson_delta"] == pytest.approx(1.0, abs=0.01)
+    assert result.metrics["pearson_delta"] == pytest.approx(1.0, abs=0.03)  # control cells of either side differ too
     assert set(result.conditions) == {name for name in data.conditions if "+" in name}
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from comparing import evaluate
 
 from harness.data.fingerprint import fingerprint
 from harness.data.simulation import build
 from harness.data_spec import SimulationData
 from harness.evaluation.measures import has_transport
-from harness.evaluation.prediction import evaluate_ood
 from harness.evaluation.registry import MAIN, METRICS
 from harness.ood_table import write_ood
 from harness.scoring import FEWEST_GENES, genes_of, score_ood
@@ -29,7 +29,7 @@ def drawn(seed, shift):
 def result():
     train = {"control": drawn(0, 0.0), "A": drawn(1, 1.0), "B": drawn(2, -2.0)}
     cells = {"A+B": drawn(3, -1.0), "A": drawn(4, 1.0), "A+D": drawn(5, 0.0)}
-    return evaluate_ood(cells, train, train["control"], lambda _, control: control + 0.1, seed=0, features=GENES)
+    return evaluate(cells, train, drawn(9, 0.0), lambda _, control: control + 0.1, features=GENES)
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +87,27 @@ def data():
     return build(spec, fingerprint(spec), Path())
 
 
-def test_cells_of_a_split_are_last_frames_by_condition(data):
-    cells = SplitCells(data, "double", 7)
-    assert list(cells) == [name for name in data.by_condition("double")]
+def test_cells_of_a_split_are_last_frames_drawn_from_all_of_a_condition_and_its_moments_are_over_all(data):
+    cells = SplitCells(data, "double", 7, seed=0)
+    assert list(cells) == list(data.by_condition("double"))
     for name, rows in data.by_condition("double").items():
-        expected = data.frames[data.index[rows[:7], -1]].double().numpy()
-        np.testing.assert_array_equal(cells[name], expected)
-        assert cells[name].dtype == np.float64
-    earlier = SplitCells(data, "double", 7, seen=1)
-    name = next(iter(earlier))
-    first = data.index[data.by_condition("double")[name][:7], 0]
-    np.testing.assert_array_equal(earlier[name], data.frames[first].double().numpy())
+        every = data.frames[data.index[rows, -1]].double().numpy()
+        found = cells[name]
+        assert found.cells.dtype == np.float64
+        assert found.cells.shape == (7, every.shape[1])
+        which = [np.flatnonzero((every == cell).all(axis=1)).item() for cell in found.cells]
+        assert len(set(which)) == 7
+        assert max(which) > 7  # not the first ones
+        np.testing.assert_allclose(found.moments.mean, every.mean(0))
+        np.testing.assert_allclose(found.moments.variance, every.var(0, ddof=1))
+        assert found.moments.count == len(rows)
+    again, other = SplitCells(data, "double", 7, seed=0), SplitCells(data, "double", 7, seed=1)
+    name = next(iter(cells))
+    np.testing.assert_array_equal(again[name].cells, cells[name].cells)
+    assert not np.array_equal(other[name].cells, cells[name].cells)
+    earlier = SplitCells(data, "double", 1000, seed=0, seen=1)
+    first = data.index[data.by_condition("double")[name], 0]
+    np.testing.assert_array_equal(earlier[name].cells, data.frames[first].double().numpy())
 
 
 class Same(torch.nn.Module):
@@ -110,13 +120,23 @@ class Same(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
 
+class NoChange:
+    """A predictor of the control cells."""
+
+    def __init__(self, *_):
+        pass
+
+    def within(self, stratum):
+        return lambda condition, control: control
+
+
 def test_scores_are_logged_with_intervals_and_gene_sets_of_the_main_metrics(data, monkeypatch):
     wide = replace(
         data,
         frames=data.frames.repeat(1, 4)[:, :60].contiguous() + torch.arange(60),
         feature_names=GENES,
     )
-    monkeypatch.setattr("harness.scoring.Predictor", lambda *_: lambda condition, control: control)
+    monkeypatch.setattr("harness.scoring.Predictor", NoChange)
     monkeypatch.setattr("harness.scoring.score_latents", lambda *_: {})
     scored = score_ood(Same(), wide, None, 40, 0)
     (split,) = wide.ood

@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.helps import words
 from harness.study.expectation import expectation_of
 from harness.study.load import load_study
 from harness.study.plan import plan
+from harness.study.planned_helps import helps_of_all, planned_helps
 from harness.study.suite import load_suite
 
 STUDIES = Path(__file__).parent.parent / "studies"
 SHIPPED = sorted(STUDIES.glob("*.yaml"))
 CONDITIONS = STUDIES / "conditions"
+REAL_CELLS = sorted((STUDIES / "reach").glob("norman_subset*.yaml"))
+REACH = sorted(set((STUDIES / "reach").glob("*.yaml")) - set(REAL_CELLS))
 SWEEPS = sorted(path for path in CONDITIONS.glob("*.yaml") if path.stem not in ("all", "recipe"))
 
 
@@ -62,6 +66,35 @@ def test_the_ceiling_of_every_class_is_taken_from_20000_images():
         assert trial.spec.model.kind == "supervised"
         rows = trial.spec.data.cells - round(trial.spec.data.validation * trial.spec.data.cells)
         assert 20_000 <= 2 * rows < 20_010  # each row has a twin
+
+
+SAID = {path: "truth" for path in [*SWEEPS, *REACH, CONDITIONS / "recipe.yaml"]}
+SAID |= {STUDIES / "quickstart.yaml": "truth", STUDIES / "simulation.yaml": "truth"}
+SAID |= {path: "validation" if path.stem == "norman_subset" else "published" for path in REAL_CELLS}
+
+
+@pytest.mark.parametrize("path", [*SAID, *SHIPPED], ids=lambda path: f"{path.parent.stem}-{path.stem}")
+def test_a_shipped_study_says_how_its_settings_were_chosen(path):
+    study = load_study(path)
+    assert study.settings_by == SAID.get(path, "none")
+    assert ("selection" in words(helps_of_all(study, plan(study).points))) == (SAID.get(path) == "truth")
+
+
+def test_the_quickstart_has_every_help_but_the_latents():
+    study = load_study(STUDIES / "quickstart.yaml")
+    helps = {point.cell: words(planned_helps(study, point)) for point in plan(study).points}
+    whole = {helps for cell, helps in helps.items() if "beta_vae" not in cell}
+    assert whole == {"targets, pairs, sizes, squash, selection"}
+    control = {helps[cell] for cell in helps if "beta_vae" in cell}
+    assert control == {"sizes, squash, selection", "squash, selection"}  # latent_dim is the truth's, or larger
+
+
+def test_counts_that_are_compared_with_twins_say_so():
+    study = load_study(STUDIES / "reach/count_simulation.yaml")
+    *causal, control, told = plan(study).points[::2]  # each with and without interaction
+    assert [words(planned_helps(study, point)) for point in causal] == ["targets, pairs, sizes, selection"] * 2
+    assert words(planned_helps(study, control)) == "sizes, selection"
+    assert words(planned_helps(study, told)) == "latents, selection"
 
 
 def test_every_condition_has_its_sweep():
@@ -139,7 +172,9 @@ def test_the_quickstart_made_small_runs_whole(tmp_path, capsys):
     assert len(runs) == 10
     for run in runs:
         assert {"identifiability/mcc", "identifiability/mcc_untrained", "ood/double/mmd"} <= set(run.data.metrics)
-        assert (run.data.tags.get("oracle_targets") == "true") == (run.data.tags["model"] != "beta_vae")
+        for tag in ("oracle_targets", "oracle_pairs"):
+            assert (run.data.tags.get(tag) == "true") == (run.data.tags["model"] != "beta_vae")
+        assert (run.data.tags["oracle_squash"], run.data.tags["oracle_selection"]) == ("8", "true")
     assert _launch("quickstart", tmp_path, *small) == 0
     assert len(_runs(tmp_path, "quickstart")) == 10
 

@@ -104,9 +104,13 @@ class PerturbationData:
     perturbation_vectors : (g, f) float32, the vector of each gene of ``vector_names``, seen or not; None where u is
         one-hot.
     vector_names : g genes, the rows of ``perturbation_vectors``.
+    strata : names of the strata within which controls are drawn, and baselines and scores taken; empty where the cells
+        have none.
+    stratum : (n,) int64 into ``strata``; None where the cells have none.
+    read : what was read, in one sentence; empty for what no file gave.
+    notes : sentences about the data that every result repeats as warnings.
     split_record : what is to be kept of the splits so that they can be replayed cell by cell; empty where cells have no
         names.
-    notes : sentences about the data that every trial repeats as warnings.
     """
 
     frames: Tensor
@@ -128,8 +132,11 @@ class PerturbationData:
     library: Tensor | None = None
     perturbation_vectors: Tensor | None = None
     vector_names: tuple[str, ...] = ()
-    split_record: dict[str, Any] = field(default_factory=dict)
+    strata: tuple[str, ...] = ()
+    stratum: Tensor | None = None
+    read: str = ""
     notes: tuple[str, ...] = ()
+    split_record: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = {"train", "validation", "test", *self.ood} - set(self.splits)
@@ -145,6 +152,8 @@ class PerturbationData:
             raise ValueError(f"conditions[0] must be 'control', got {self.conditions[0]!r}")
         if self.library is not None and self.library.shape != self.frames.shape[:1]:
             raise ValueError(f"library must be ({len(self.frames)},), one a frame, got {tuple(self.library.shape)}")
+        if self.stratum is not None and self.stratum.shape != self.condition.shape:
+            raise ValueError(f"stratum must be ({len(self.condition)},), one a row, got {tuple(self.stratum.shape)}")
         vectors = self.perturbation_vectors
         width = self.u.shape[1] if vectors is None else vectors.shape[1]
         if len(self.vector_names) != (0 if vectors is None else len(vectors)) or width != self.u.shape[1]:
@@ -167,16 +176,25 @@ class PerturbationData:
         """
         return self.index[rows, 0] if self.pairs == "drawn" else self.last_frames(rows)
 
-    def by_condition(self, split: str) -> dict[str, Tensor]:
-        """Rows of ``split`` by the name of their condition, in the order of ``conditions``."""
-        rows = self.splits[split]
+    def by_condition(self, split: str, stratum: int | None = None) -> dict[str, Tensor]:
+        """Rows of ``split``, or of a stratum of it, by the name of their condition, in the order of ``conditions``."""
+        rows = self.in_stratum(self.splits[split], stratum)
         condition = self.condition[rows]
         return {self.conditions[which]: rows[condition == which] for which in torch.unique(condition).tolist()}
 
-    def control_rows(self, split: str) -> Tensor:
-        """Rows of ``split`` that are control cells, (k,) int64."""
-        rows = self.splits[split]
+    def control_rows(self, split: str, stratum: int | None = None) -> Tensor:
+        """Rows of ``split``, or of one stratum of it, that are control cells, (k,) int64."""
+        rows = self.in_stratum(self.splits[split], stratum)
         return rows[self.condition[rows] == 0]
+
+    def in_stratum(self, rows: Tensor, stratum: int | None) -> Tensor:
+        """Those of the rows (k,) that are of one stratum; all of them for None."""
+        return rows if stratum is None or self.stratum is None else rows[self.stratum[rows] == stratum]
+
+    @property
+    def each_stratum(self) -> tuple[int | None, ...]:
+        """The number of each stratum; a single None where the cells have none."""
+        return (None,) if self.stratum is None else tuple(range(len(self.strata)))
 
     def as_float(self, frames: Tensor) -> Tensor:
         """Frames as float32: images scaled to [0, 1], vectors as they are."""

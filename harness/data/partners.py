@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,14 @@ from harness.errors import UserError
 Rows = npt.NDArray[np.int64]
 
 
-def draw_controls(is_control: npt.NDArray[np.bool_], splits: Mapping[str, Rows], ood: Sequence[str], seed: int) -> Rows:
-    """A control cell for each cell, drawn at random within its split; for OOD splits, among test's controls.
+def draw_controls(
+    is_control: npt.NDArray[np.bool_],
+    splits: Mapping[str, Rows],
+    ood: Sequence[str],
+    seed: int,
+    strata: Rows | None = None,
+) -> Rows:
+    """A control cell for each cell, drawn at random within its split and stratum; for OOD splits, of test's controls.
 
     A control cell is paired with another one, where there is another.
 
@@ -29,6 +35,8 @@ def draw_controls(is_control: npt.NDArray[np.bool_], splits: Mapping[str, Rows],
         Names of the OOD splits.
     seed
         The data seed.
+    strata
+        Number of the stratum of each cell, where there are some.
 
     Returns
     -------
@@ -37,21 +45,33 @@ def draw_controls(is_control: npt.NDArray[np.bool_], splits: Mapping[str, Rows],
     Raises
     ------
     UserError
-        If a split has no control cell to draw.
+        If a split has no control cell to draw, in some stratum.
     """
     drawn = np.full(len(is_control), -1, dtype=np.int64)
-    for name, members in splits.items():
-        home = "test" if name in ood else name
-        pool = splits[home][is_control[splits[home]]]
+    for name, stratum, members in _apart(splits, strata):
+        home = splits["test" if name in ood else name]
+        pool = home[is_control[home] & (True if strata is None else strata[home] == stratum)]
         if len(pool) == 0:
-            raise UserError(f"the {home} split has no control cells to pair with; give more cells, or use pairs: none")
-        random = np.random.default_rng(derive(seed, "controls", name))
+            within = "" if strata is None else " in one of the strata"
+            raise UserError(
+                f"the {'test' if name in ood else name} split has no control cells to pair with{within}; give more "
+                "control cells, or use pairs: none"
+            )
+        purpose = (name,) if strata is None else (name, f"stratum {stratum}")
+        random = np.random.default_rng(derive(seed, "controls", *purpose))
         drawn[members] = pool[random.integers(len(pool), size=len(members))]
         own = members[is_control[members]]  # in a split with control cells of its own, these are its pool
         if len(own) > 1:  # a step of 1 to n - 1 around the pool never comes back to the cell itself
             step = random.integers(1, len(own), size=len(own))
             drawn[own] = own[(np.arange(len(own)) + step) % len(own)]
     return drawn
+
+
+def _apart(splits: Mapping[str, Rows], strata: Rows | None) -> Iterator[tuple[str, int, Rows]]:
+    """Name, stratum and cells of each part of each split; stratum 0 where there are none."""
+    for name, members in splits.items():
+        for stratum in (0,) if strata is None else np.unique(strata[members]).tolist():
+            yield name, stratum, members if strata is None else members[strata[members] == stratum]
 
 
 def paired(

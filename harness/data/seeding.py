@@ -25,3 +25,14 @@ def derive(seed: int, *purpose: str | int) -> int:
 def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator for one purpose; see `derive`."""
     return torch.Generator(device=device).manual_seed(derive(seed, *purpose))
+
+
+def drawn(rows: torch.Tensor, most: int, seed: int, *purpose: str | int) -> torch.Tensor:
+    """At most ``most`` of the rows (n,), drawn at random from all of them for one purpose; in their order.
+
+    Rows of a file lie in an order that means something (one batch after the other), so that the first ones are never
+    a sample of all.
+    """
+    if len(rows) <= most:
+        return rows
+    return rows[torch.randperm(len(rows), generator=generator(seed, *purpose))[:most].sort().values]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from harness.evaluation.resampling import interval_of_correlations
 from harness.evaluation.scores import Array, Scores
 
 Interval = tuple[float, float]
@@ -37,13 +38,24 @@ def aggregate(per_condition: Mapping[str, Mapping[str, float]]) -> Scores:
     return Scores(means, tuple(warnings))
 
 
-def intervals(per_condition: Mapping[str, Mapping[str, float]], *, seed: int) -> dict[str, Interval]:
+def intervals(
+    per_condition: Mapping[str, Mapping[str, float]],
+    samples: Mapping[str, Mapping[str, Array]] | None = None,
+    *,
+    seed: int,
+    only_sampled: Collection[str] = (),
+) -> dict[str, Interval]:
     """Bootstrap 95 % interval of each metric's mean over the conditions that have a finite value of it.
 
     Parameters
     ----------
     per_condition
         condition -> metric -> value.
+    samples
+        condition -> correlation -> its value in each bootstrap sample of the measured cells (SAMPLES,), where cells and
+        controls are to be drawn anew with the conditions; see `resampling`.
+    only_sampled
+        Names that have no interval without such samples.
     seed
         Governs the resampling, which is the same for every metric and every row of a table.
 
@@ -52,10 +64,14 @@ def intervals(per_condition: Mapping[str, Mapping[str, float]], *, seed: int) ->
     metric -> (low, high); a metric of fewer than two conditions is absent.
     """
     sizes: dict[int, dict[str, list[float]]] = {}
-    for name, column in _columns(per_condition).items():
-        finite = [value for value in column.values() if np.isfinite(value)]
-        sizes.setdefault(len(finite), {})[name] = finite
     found: dict[str, Interval] = {}
+    for name, column in _columns(per_condition).items():
+        finite = {c: value for c, value in column.items() if np.isfinite(value)}
+        drawn = [of[name] for c, of in (samples or {}).items() if c in finite and name in of]
+        if len(drawn) == len(finite) >= 2:
+            found[name] = interval_of_correlations(np.array(list(finite.values())), np.stack(drawn), seed)
+        elif name not in only_sampled:
+            sizes.setdefault(len(finite), {})[name] = list(finite.values())
     for size, columns in sizes.items():
         if size < 2:
             continue

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from harness.evaluation.embedding import FEWEST, GIVEN, ONE_HOT, Embedding, gene_loadings, one_hot
 from harness.evaluation.ridge import Ridge
-from harness.evaluation.scores import Array, as_matrix
+from harness.evaluation.scores import Array, NonFiniteError, as_matrix
 
 CONTROL = "control"
 #: Names of the baselines, in the order of a table.
@@ -47,8 +47,8 @@ class Baselines:
     Parameters
     ----------
     train
-        condition -> (cells, features) training cells; ``control`` is required. Read once, condition by condition.
-        Doubles count for ``linear`` and ``nearest`` alone.
+        condition -> mean of its training cells, (features,); ``control`` is required. Doubles count for ``linear`` and
+        ``nearest`` alone.
     features
         Names of the features, where they are genes; perturbations are found among them.
     vectors
@@ -57,22 +57,23 @@ class Baselines:
     Raises
     ------
     ValueError
-        No control cells, no single perturbation, empty arrays, or features that disagree.
+        No control cells, no single perturbation, or features that disagree.
     NonFiniteError
         NaN or infinity in a condition, which it names.
     """
 
     def __init__(
         self,
-        train: Mapping[str, ArrayLike],
+        train: Mapping[str, Array],
         *,
         features: Sequence[str] = (),
         vectors: Mapping[str, Array] | None = None,
     ) -> None:
         if CONTROL not in train:
             raise ValueError("training cells hold no condition 'control', which every baseline starts from")
-        self._control = _mean(train[CONTROL], CONTROL)
-        self._every = {c: _mean(train[c], c) - self._control for c in train if c != CONTROL}
+        means = {c: _finite(mean, c) for c, mean in train.items()}
+        self._control = means.pop(CONTROL)
+        self._every = {c: mean - self._control for c, mean in means.items()}
         self.effects = {c: effect for c, effect in self._every.items() if "+" not in c}
         if not self.effects:
             raise ValueError("training cells hold no single perturbation, so that no effect can be estimated")
@@ -194,9 +195,8 @@ class Baselines:
         return Ridge(np.stack(vectors), np.stack(list(self._every.values())), intercept=False)
 
 
-def _mean(cells: ArrayLike, condition: str) -> Array:
-    array = as_matrix(cells, f"training cells of {condition}")
-    if len(array) == 0:
-        raise ValueError(f"training cells of {condition} are empty")
-    mean: Array = array.mean(axis=0)
+def _finite(mean: Array, condition: str) -> Array:
+    bad = int(np.count_nonzero(~np.isfinite(mean)))
+    if bad:
+        raise NonFiniteError(f"mean of the training cells of {condition}", bad, mean.size)
     return mean

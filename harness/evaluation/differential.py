@@ -7,25 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr
 
+from harness.evaluation.measured import Moments
 from harness.evaluation.scores import Array, Index, Mask
 
 #: False discovery rate below which a gene counts as differentially expressed.
 FALSE_DISCOVERY_RATE = 0.05
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean and variance (divided by n - 1; 0 for a single cell) of each gene, (genes,), over ``count`` cells."""
-
-    mean: Array
-    variance: Array
-    count: int
-
-    @classmethod
-    def of(cls, cells: Array) -> Moments:
-        """Moments of (n, genes) cells."""
-        freedom = 1 if len(cells) > 1 else 0
-        return cls(cells.mean(axis=0), cells.var(axis=0, ddof=freedom), len(cells))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ class Profile:
 
     Attributes
     ----------
-    predicted, true, control : means.
+    predicted, true : means.
+    predicted_change, true_change : differences of the means from control cells, each side from cells of its own.
     paired_error, paired_size : means over randomly paired cells of (predicted - true)^2 and of true^2.
     mean_error, size : means over true cells of (predicted mean - true)^2 and of true^2.
     changed : whether the gene is truly differentially expressed; None where that is not asked.
@@ -33,7 +34,8 @@ class Profile:
 
     predicted: Array
     true: Array
-    control: Array
+    predicted_change: Array
+    true_change: Array
     paired_error: Array
     paired_size: Array
     mean_error: Array
@@ -45,7 +47,8 @@ class Profile:
         return Profile(
             self.predicted[genes],
             self.true[genes],
-            self.control[genes],
+            self.predicted_change[genes],
+            self.true_change[genes],
             self.paired_error[genes],
             self.paired_size[genes],
             self.mean_error[genes],
@@ -108,22 +111,21 @@ def _r2_published(view: View) -> Result:
 
 
 def _determination(truth: Array, predicted: Array, side: str) -> Result:
-    if _is_flat(truth, float(np.abs(truth).max(initial=0.0))):
+    if is_flat(truth, float(np.abs(truth).max(initial=0.0))):
         return 0.0, f"the {side} mean is the same in every feature"
     return 1.0 - float(((truth - predicted) ** 2).sum() / ((truth - truth.mean()) ** 2).sum()), ""
 
 
 def _pearson_delta(view: View) -> Result:
     """0, with a warning, where one of the changes is constant: predicting no change earns no correlation."""
-    profile = view.profile
-    predicted, true = profile.predicted - profile.control, profile.true - profile.control
+    predicted, true = view.profile.predicted_change, view.profile.true_change
     for change, side in ((predicted, "predicted"), (true, "true")):
-        if _is_flat(change, view.scale):
+        if is_flat(change, view.scale):
             return 0.0, f"the {side} change is the same in every feature"
     return float(np.corrcoef(predicted, true)[0, 1]), ""
 
 
-def _is_flat(vector: Array, scale: float) -> bool:
+def is_flat(vector: Array, scale: float) -> bool:
     """Whether the spread over features is rounding noise of numbers as large as ``scale``."""
     return float(vector.std()) <= 1e-9 * max(scale, float(np.abs(vector).max(initial=0.0)))
 
@@ -160,7 +162,7 @@ def _de_auroc(view: View) -> Result:
     """Mann-Whitney: the share of pairs of a changed and an unchanged gene that are in order, ties counting half."""
     profile = view.profile
     assert profile.changed is not None
-    ranks = rankdata(np.abs(profile.predicted - profile.control))
+    ranks = rankdata(np.abs(profile.predicted_change))
     positive = int(profile.changed.sum())
     negative = len(ranks) - positive
     above = float(ranks[profile.changed].sum()) - positive * (positive + 1) / 2
@@ -170,8 +172,7 @@ def _de_auroc(view: View) -> Result:
 def _direction_accuracy(view: View) -> Result:
     profile = view.profile
     assert profile.changed is not None
-    predicted, true = profile.predicted - profile.control, profile.true - profile.control
-    right = np.sign(predicted) == np.sign(true)
+    right = np.sign(profile.predicted_change) == np.sign(profile.true_change)
     return float(right[profile.changed].mean()), ""
 
 

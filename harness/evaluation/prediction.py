@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,19 +11,49 @@ from numpy.typing import ArrayLike
 from harness.evaluation.aggregate import Interval, aggregate, intervals
 from harness.evaluation.baselines import BASELINES, CONTROL, Baselines, CannotPredict
 from harness.evaluation.clouds import Cloud
-from harness.evaluation.discrimination import NORMALISED, RANK, perturbation_ranks
-from harness.evaluation.ood import HALVINGS, Control, Reference
-from harness.evaluation.registry import METRICS
-from harness.evaluation.scores import Array, NonFiniteError, as_matrix
+from harness.evaluation.measured import Measured
+from harness.evaluation.ood import CORRELATION, Controls, Reference
+from harness.evaluation.registry import GENE_SETS, on_set, split_half_name
+from harness.evaluation.score_table import FLOOR, MODEL, ScoreTable, Table, averaged
+from harness.evaluation.scores import Array, NonFiniteError
+from harness.evaluation.suspicion import suspicions
 
+__all__ = ["CONTROL", "FLOOR", "MODEL", "Comparison", "OodResult", "Predict", "evaluate_ood"]
+
+#: Correlations of changes on any set of genes, and those between halves.
+_CORRELATIONS = frozenset(
+    name for genes in ("", *GENE_SETS) for one in [on_set(CORRELATION, genes)] for name in (one, split_half_name(one))
+)
 #: Predicts cells (n, features) of a condition from control cells (k, features); may raise ``CannotPredict``. Where n is
 #: a multiple of k, so many rows after each other are taken to begin as the same control cell (see `clouds.Cloud`).
 Predict = Callable[[str, Array], ArrayLike]
-MODEL = "model"
-#: The row of split-half scores.
-FLOOR = "floor"
-#: condition -> metric -> value
-Table = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the predictions of one split are compared with, in one stratum of its cells.
+
+    Attributes
+    ----------
+    cells : condition -> cells of the split; ``control`` is skipped. Read once, one condition at a time.
+    held_out : control cells that no prediction, baseline or training used; true changes are taken from them.
+    starts : (k, features) training control cells that every row starts from; predicted changes are taken from them.
+    baselines : estimated from training cells.
+    predict : the model.
+    stratum : its name, where there are several.
+    """
+
+    cells: Mapping[str, Measured]
+    held_out: Measured
+    starts: Array
+    baselines: Baselines
+    predict: Predict
+    stratum: str = ""
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Those that are scored."""
+        return tuple(name for name in self.cells if name != CONTROL)
 
 
 @dataclass(frozen=True)
@@ -34,13 +63,15 @@ class OodResult:
     Attributes
     ----------
     metrics : the model's means over conditions, by the names of ``registry.METRICS``.
-    intervals : ``model``, baseline or ``floor`` -> metric -> bootstrap 95 % interval over conditions; without metrics
-        for fewer than two conditions.
+    intervals : ``model``, baseline or ``floor`` -> metric -> bootstrap 95 % interval; without metrics for fewer than
+        two conditions. That of ``pearson_delta`` is over conditions, their cells and the control cells, all others over
+        conditions alone; on the genes that change most there is none (see `ood.Reference.correlations`).
     baselines : baseline -> metric -> mean over the same conditions.
     floors : means of the split-half scores, ``<metric>_floor`` or ``<metric>_ceiling``.
-    per_condition : ``model`` or baseline -> condition -> metric -> value.
+    per_condition : ``model`` or baseline -> condition -> metric -> value, the mean over strata where there are some.
     floor_per_condition : condition -> ``<metric>_floor`` or ``<metric>_ceiling`` -> value.
     conditions : those scored, the same for every row.
+    controls : number of control cells that the true changes are taken from, and that predictions start from.
     embeddings : condition -> what the linear baseline predicts it from.
     excluded : condition -> why it is in no row.
     warnings : one sentence each. That ``control_mean`` predicts no change is no news and not among them.
@@ -53,18 +84,15 @@ class OodResult:
     floor_per_condition: Table = field(default_factory=dict)
     intervals: dict[str, dict[str, Interval]] = field(default_factory=dict)
     conditions: tuple[str, ...] = ()
+    controls: tuple[int, int] = (0, 0)
     embeddings: dict[str, str] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
 def evaluate_ood(
-    cells: Mapping[str, ArrayLike],
-    train: Mapping[str, ArrayLike] | Baselines,
-    control: ArrayLike,
-    model_predict: Predict,
+    comparisons: Sequence[Comparison],
     *,
-    max_cells: int = 500,
     seed: int = 0,
     features: Sequence[str] = (),
     metrics: Collection[str] | None = None,
@@ -73,26 +101,17 @@ def evaluate_ood(
 
     A condition that the model, or a baseline that can predict some condition of the split, cannot predict is left
     out of *every* row and named, so that all rows stand on the same conditions. A baseline that can predict none
-    of them (additive where no double has both singles seen) is left out as a row instead.
+    of them (additive where no double has both singles seen) is left out as a row instead. Where there are several
+    strata, each condition is scored within each, and its scores are averaged, every stratum with the same weight.
 
-    Only one condition's cells are held at a time, so that ``cells`` may be a mapping that reads them when asked.
+    Only one condition's cells are held at a time, so that cells may come from mappings that read them when asked.
 
     Parameters
     ----------
-    cells
-        condition -> (m, features) true cells of the split; ``control`` is skipped.
-    train
-        condition -> (cells, features) training cells, from which the baselines are estimated; or the baselines.
-    control
-        (k, features) control cells: every row starts from the same at most ``max_cells`` of them, and changes are
-        taken from their mean.
-    model_predict
-        (condition, control cells) -> (n, features) predicted cells; raises ``CannotPredict`` for a condition it has
-        no prediction for.
-    max_cells
-        Most cells of a condition, true and control; more are subsampled.
+    comparisons
+        One a stratum; a single one where cells have no strata.
     seed
-        Governs subsampling, pairing, halving and the bootstrap.
+        Governs pairing, halving and the bootstrap.
     features
         Names of the features where they are genes, for the metrics that need them and for gene sets.
     metrics
@@ -103,156 +122,131 @@ def evaluate_ood(
     NonFiniteError
         NaN or infinity in an array, named with its condition: the model's predictions have diverged.
     ValueError
-        Arrays that do not fit; ``max_cells`` below 1.
+        Arrays that do not fit.
     """
-    if max_cells < 1:
-        raise ValueError(f"max_cells must be at least 1, got {max_cells}")
-    start = Control(_subsample(as_matrix(control, "control cells"), max_cells, [seed, 0]))
-    baselines = train if isinstance(train, Baselines) else Baselines(train, features=features)
-    split = _Split(cells, baselines, model_predict, start)
-    scores = _Scores([MODEL, *split.rows], features, metrics)
-    for number, condition in enumerate(split.names):
-        if condition in split.excluded:
-            continue
-        predicted = split.model_prediction(condition)
-        if predicted is None:
-            continue
-        true = _subsample(as_matrix(cells[condition], f"true cells of {condition}"), max_cells, [seed, 1, number])
-        reference = Reference(true, start, seed=seed, genes=bool(features), metrics=metrics)
-        scores.add(condition, MODEL, reference, predicted)
-        for row in split.rows:
-            scores.add(condition, row, reference, start.cloud.shifted(baselines.shift(row, condition)))
-        scores.add_truth(condition, reference)
-    scores.rank()
-    return _summary(scores, split, seed)
-
-
-class _Split:
-    """Which rows and conditions of a split can be scored, and what the model says of them."""
-
-    def __init__(self, cells: Mapping[str, ArrayLike], baselines: Baselines, model: Predict, start: Control) -> None:
-        self.names: Sequence[str] = [c for c in cells if c != CONTROL]
-        self.baselines, self.model, self.start = baselines, model, start
-        self.excluded: dict[str, str] = {}
-        self.dropped: dict[str, str] = {}
-        self.rows: list[str] = []
-        for row in BASELINES:
-            refusals = {c: why for c in self.names if (why := self._refusal(row, c)) is not None}
-            if self.names and len(refusals) == len(self.names):
-                self.dropped[row] = next(iter(refusals.values()))
-                continue
-            self.rows.append(row)
-            for condition, why in refusals.items():
-                self.excluded.setdefault(condition, f"{row}: {why}")
-
-    def _refusal(self, row: str, condition: str) -> str | None:
-        try:
-            self.baselines.shift(row, condition)
-        except CannotPredict as refusal:
-            return str(refusal)
-        return None
-
-    def model_prediction(self, condition: str) -> Cloud | None:
-        """The model's cells of a condition; None, and the condition is excluded, where it has no prediction."""
-        try:
-            cells = _finite(self.model(condition, self.start.cloud.cells), MODEL, condition)
-        except CannotPredict as refusal:
-            self.excluded[condition] = f"{MODEL}: {refusal}"
-            return None
-        each, left = divmod(len(cells), len(self.start.cloud))
-        return Cloud(cells, kin=1 if left else max(1, each))
-
-
-class _Scores:
-    """Scores of every row as conditions come by, and the means that are compared once all have."""
-
-    def __init__(self, rows: Sequence[str], features: Sequence[str], metrics: Collection[str] | None) -> None:
-        self.tables: dict[str, Table] = {row: {} for row in rows}
-        self.floors: Table = {}
-        self.notes: dict[str, list[str]] = defaultdict(list)
-        self._features = features
-        self._is_ranked = metrics is None or not {RANK, NORMALISED}.isdisjoint(metrics)
-        self._true: dict[str, Array] = {}
-        self._predicted: dict[str, dict[str, Array]] = {row: {} for row in rows}
-        self._halves: dict[str, list[tuple[Array, Array]]] = {}
-
-    def add(self, condition: str, row: str, reference: Reference, predicted: Cloud) -> None:
-        """Score one row's prediction of a condition."""
-        found = reference.score(predicted)
-        self.tables[row][condition] = dict(found.values)
-        self._predicted[row][condition] = predicted.mean
-        for sentence in found.warnings:
-            self.notes[f"{row}: {sentence}"].append(condition)
-
-    def add_truth(self, condition: str, reference: Reference) -> None:
-        """Keep the floor of a condition, and what the truth says of it alone."""
-        floor = reference.floor()
-        self.floors[condition] = dict(floor.values)
-        for sentence in floor.warnings:
-            self.notes[f"floor: {sentence}"].append(condition)
-        for sentence in reference.undefined:
-            self.notes[sentence].append(condition)
-        if self._is_ranked:
-            true = reference.true
-            self._true[condition] = true.mean(axis=0)
-            self._halves[condition] = [(true[a].mean(axis=0), true[b].mean(axis=0)) for a, b in reference.halves()]
-
-    def rank(self) -> None:
-        """Add each row's ranks among the conditions, and those of halves among halves."""
-        if not self._is_ranked:
-            return
-        for row, predicted in self._predicted.items():
-            for condition, values in perturbation_ranks(predicted, self._true, self._features).items():
-                self.tables[row][condition] |= values
-        whole = {c: halves for c, halves in self._halves.items() if halves}
-        rounds = [
-            perturbation_ranks(
-                {c: halves[k][0] for c, halves in whole.items()},
-                {c: halves[k][1] for c, halves in whole.items()},
-                self._features,
-            )
-            for k in range(HALVINGS)
-        ]
-        for condition in rounds[0]:
-            for name in (RANK, NORMALISED):
-                value = float(np.mean([found[condition][name] for found in rounds]))
-                self.floors[condition][METRICS[name].floor_name] = value
-
-
-def _summary(scores: _Scores, split: _Split, seed: int) -> OodResult:
-    means = {row: aggregate(table) for row, table in scores.tables.items()}
-    model = scores.tables[MODEL]
+    rows, dropped = _rows(comparisons)
+    scored = [_Scored(one, rows, seed, features, metrics) for one in comparisons]
+    whole = averaged([one.table for one in scored])
+    excluded = {c: why for one in scored for c, why in one.excluded.items() if c not in whole.conditions}
+    warnings = _warnings(whole, scored, dropped)
+    means = {row: dict(aggregate(table).values) for row, table in whole.tables.items()}
+    ends = {
+        row: intervals(table, whole.samples.get(row, {}), seed=seed, only_sampled=_CORRELATIONS)
+        for row, table in whole.tables.items()
+    }
     return OodResult(
-        metrics=dict(means[MODEL].values),
-        baselines={row: dict(means[row].values) for row in split.rows},
-        per_condition=scores.tables,
-        floors=dict(aggregate(scores.floors).values),
-        floor_per_condition=scores.floors,
-        intervals={row: intervals(table, seed=seed) for row, table in (*scores.tables.items(), (FLOOR, scores.floors))},
-        conditions=tuple(model),
-        embeddings={c: split.baselines.embedding_of(c) for c in model} if "linear" in split.rows else {},
-        excluded=dict(split.excluded),
-        warnings=tuple(_warnings(scores, split)),
+        metrics=means[MODEL],
+        baselines={row: means[row] for row in rows},
+        per_condition={row: table for row, table in whole.tables.items() if row != FLOOR},
+        floors=means[FLOOR],
+        floor_per_condition=whole.tables[FLOOR],
+        intervals=ends,
+        conditions=whole.conditions,
+        controls=(
+            sum(one.held_out.moments.count for one in comparisons),
+            sum(len(one.starts) for one in comparisons),
+        ),
+        embeddings=_embeddings(comparisons, whole.conditions) if "linear" in rows else {},
+        excluded=excluded,
+        warnings=(*warnings, *suspicions(whole, means, ends, seed)),
     )
 
 
-def _warnings(scores: _Scores, split: _Split) -> list[str]:
-    model = scores.tables[MODEL]
-    warnings = [f"baseline {row} can predict no condition of the split ({why})" for row, why in split.dropped.items()]
-    if split.names and not model:
+def _rows(comparisons: Sequence[Comparison]) -> tuple[list[str], dict[str, str]]:
+    """Baselines that can predict some condition, and why each other one cannot."""
+    rows: list[str] = []
+    dropped: dict[str, str] = {}
+    for row in BASELINES:
+        refusals = [_refusal(one.baselines, row, c) for one in comparisons for c in one.conditions]
+        if refusals and all(why is not None for why in refusals):
+            dropped[row] = str(refusals[0])
+        else:
+            rows.append(row)
+    return rows, dropped
+
+
+def _refusal(baselines: Baselines, row: str, condition: str) -> str | None:
+    try:
+        baselines.shift(row, condition)
+    except CannotPredict as refusal:
+        return str(refusal)
+    return None
+
+
+class _Scored:
+    """The scores of one comparison.
+
+    Attributes
+    ----------
+    table : of its conditions.
+    excluded : condition -> why it is in no row here.
+    """
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        rows: Sequence[str],
+        seed: int,
+        features: Sequence[str],
+        metrics: Collection[str] | None,
+    ) -> None:
+        self.comparison = comparison
+        self.excluded: dict[str, str] = {}
+        self.table = ScoreTable(rows, features, metrics)
+        controls = Controls(comparison.held_out, comparison.starts, seed=seed)
+        for condition in comparison.conditions:
+            predicted = self._predicted(condition, rows, controls)
+            if predicted is None:
+                continue
+            true = comparison.cells[condition]
+            reference = Reference(true, controls, seed=seed, genes=bool(features), metrics=metrics)
+            self.table.add(condition, MODEL, reference, predicted)
+            for row in rows:
+                shift = comparison.baselines.shift(row, condition)
+                self.table.add(condition, row, reference, controls.starts.shifted(shift))
+            self.table.add_truth(condition, reference)
+        self.table.rank()
+
+    def _predicted(self, condition: str, rows: Sequence[str], controls: Controls) -> Cloud | None:
+        """The model's cells of a condition; None, and the condition is excluded, where some row has no prediction."""
+        for row in rows:
+            if (why := _refusal(self.comparison.baselines, row, condition)) is not None:
+                self.excluded[condition] = f"{row}: {why}"
+                return None
+        try:
+            cells = _finite(self.comparison.predict(condition, controls.starts.cells), MODEL, condition)
+        except CannotPredict as refusal:
+            self.excluded[condition] = f"{MODEL}: {refusal}"
+            return None
+        each, left = divmod(len(cells), len(controls.starts))
+        return Cloud(cells, kin=1 if left else max(1, each))
+
+
+def _embeddings(comparisons: Sequence[Comparison], conditions: Sequence[str]) -> dict[str, str]:
+    """What linear predicts each condition from, in the first stratum that has it."""
+    found: dict[str, str] = {}
+    for one in comparisons:
+        for condition in conditions:
+            if condition in one.cells:
+                found.setdefault(condition, one.baselines.embedding_of(condition))
+    return found
+
+
+def _warnings(whole: ScoreTable, scored: Sequence[_Scored], dropped: Mapping[str, str]) -> list[str]:
+    conditions = whole.conditions
+    warnings = [f"baseline {row} can predict no condition of the split ({why})" for row, why in dropped.items()]
+    if any(one.comparison.conditions for one in scored) and not conditions:
         warnings.append("no condition of the split can be scored")
+    partly = {c: why for one in scored for c, why in one.excluded.items() if c in conditions}
+    if partly:
+        condition, why = next(iter(partly.items()))
+        warnings.append(f"{len(partly)} conditions are not scored in every stratum (first {condition}, {why})")
     return warnings + [
-        f"{sentence} ({len(where)} of {len(model)} conditions: {', '.join(where[:3])}{', …' if len(where) > 3 else ''})"
-        for sentence, where in scores.notes.items()
+        f"{sentence} ({len(where)} of {len(conditions)} conditions: "
+        f"{', '.join(where[:3])}{', …' if len(where) > 3 else ''})"
+        for sentence, where in whole.notes.items()
         if not sentence.startswith("control_mean: pearson_delta")
     ]
-
-
-def _subsample(cells: Array, most: int, seed: Sequence[int]) -> Array:
-    """At most ``most`` rows, drawn without replacement."""
-    if len(cells) <= most:
-        return cells
-    return cells[np.sort(np.random.default_rng(seed).choice(len(cells), most, replace=False))]
 
 
 def _finite(predicted: ArrayLike, row: str, condition: str) -> Array:

@@ -16,7 +16,10 @@ from harness.models.mechanisms import FamilyOptions
 from harness.models.perturbed_vae import PerturbedVAE
 from harness.models.supervised import Supervised
 
-__all__ = ["LatentModel", "Latents", "Loss", "Networks", "build_model"]
+__all__ = ["FOLLOWED", "LatentModel", "Latents", "Loss", "Networks", "build_model"]
+
+#: Pairings whose rows go from each time to the next: those of one cell, and a time course put together from cells.
+FOLLOWED = ("true", "drawn")
 
 _LIKELIHOOD_FIELDS = ("likelihood", "likelihood_variance")
 _NETWORK_FIELDS = tuple(entry.name for entry in fields(Networks) if entry.name not in _LIKELIHOOD_FIELDS)
@@ -27,6 +30,7 @@ _DISCREPANCY_FIELDS = (
     "discrepancy_over",
     "bandwidth",
     "temperature",
+    "prediction_temperature",
     "sparsity",
 )
 _CAUSAL_FIELDS = ("posterior", "covariance", "kl_responsive", "kl_invariant", "sparsity")
@@ -46,7 +50,8 @@ def build_model(
     Parameters
     ----------
     described
-        A model's fields as the study file names them, ``responsive_dim`` resolved to an integer.
+        A model's fields as the study file names them, ``responsive_dim`` resolved to an integer and ``pairing`` to what
+        the data offer (``auto``, where nobody did, stands for true pairs).
     shape
         Shape of one frame.
     perturbations
@@ -74,7 +79,11 @@ def build_model(
     if described["kind"] == "discrepancy_vae":
         own = {name: described[name] for name in _DISCREPANCY_FIELDS}
         return DiscrepancyVAE(shape, networks, perturbations=perturbations, kl_start=described["kl_warmup"], **own)
+    pairing = described["pairing"]
+    followed = pairing in (*FOLLOWED, "auto")
     chosen = {name: described[name] for name in _FAMILY_FIELDS if name in described}
+    if not followed and "lagged" in chosen:
+        chosen["lagged"] = "none"
     if chosen["targets"] == "auto":
         chosen["targets"] = "learned" if targets is None else "known"
     options = {name: described[name] for name in _CAUSAL_FIELDS}
@@ -85,15 +94,22 @@ def build_model(
         "perturbations": perturbations,
         "targets": targets,
         "alignment": described["alignment"]["weight"],
-        "alignment_kind": described["alignment"]["kind"],
-        "paired": described["pairing"] != "none",
+        "alignment_kind": _alignment_kind(described["alignment"]["kind"], pairing),
+        "paired": pairing != "none",
     }
     if described["kind"] == "perturbed_vae":
         return PerturbedVAE(shape, networks, **options)
     if described["kind"] == "cite_vae":
-        return CiteVAE(shape, networks, **options)
+        return CiteVAE(shape, networks, followed=followed, **options)
     known = "perturbed_vae, cite_vae, beta_vae, discrepancy_vae, supervised"
     raise ValueError(f"model {described['kind']!r} is unknown; known are {known}")
+
+
+def _alignment_kind(asked: str, pairing: str) -> str:
+    """How invariant parts are aligned: pair by pair only where the two cells of a pair are one."""
+    if asked != "auto":
+        return asked
+    return "mean" if pairing in ("true", "auto") else "mmd"
 
 
 def _networks_of(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class CausalVAE(LatentModel):
         self,
         x: Tensor,
         responsive: Sequence[Features],
-        invariant: Invariant,
+        invariants: Sequence[Invariant],
         mechanisms: Sequence[Mechanism],
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,30 +136,33 @@ class CausalVAE(LatentModel):
         x : (n, T, ...) prepared frames
         responsive
             Posterior of each time's responsive part.
-        invariant
-            Posterior of z_i, shared by all times.
+        invariants
+            Posterior of each time's z_i; the same object at times that share one.
         mechanisms
             Of each time.
 
         Returns
         -------
         reconstruction, kl_responsive : (n,), summed over time
-        kl_invariant : (n,)
+        kl_invariant : (n,), summed over the posteriors
         """
-        shared = _normals(invariant.mean, generator)
-        z_i = invariant.mean + apply(invariant.factor, shared)
-        reconstruction, kl = z_i.new_zeros(len(z_i)), z_i.new_zeros(len(z_i))
+        reconstruction, kl, kl_i = (x.new_zeros(len(x)) for _ in range(3))
         before: Tensor | None = None
         past: Features | None = None
-        for time, (features, mechanism) in enumerate(zip(responsive, mechanisms, strict=True)):
+        known: Invariant | None = None
+        for time, (features, invariant, mechanism) in enumerate(zip(responsive, invariants, mechanisms, strict=True)):
+            if invariant is not known:
+                known, shared = invariant, _normals(invariant.mean, generator)
+                z_i = invariant.mean + apply(invariant.factor, shared)
+                spread = invariant.factor.square().sum((1, 2))
+                kl_i = kl_i + 0.5 * (invariant.mean.square().sum(1) + spread - self.d_i)
+                kl_i = kl_i - log_determinant(invariant.factor)
             value = features.at(shared, _normals(features.mean, generator))
             latents = self.posterior.latents(value, z_i, mechanism, before)
             decoded = self._decode(self.posterior.read(value, latents), z_i)
             kl = kl + self.responsive_kl(Frame(features, invariant, mechanism, past, shared, before))
             reconstruction = reconstruction + self.likelihood.negative_log(self.transform, x[:, time], decoded)
             before, past = latents, features
-        spread = invariant.factor.square().sum((1, 2))
-        kl_i = 0.5 * (invariant.mean.square().sum(1) + spread - self.d_i) - log_determinant(invariant.factor)
         return reconstruction, kl, kl_i
 
     def responsive_kl(self, frame: Frame) -> Tensor:

@@ -66,6 +66,8 @@ class DiscrepancyVAE(LatentModel):
         σ of the kernels, see `mmd`.
     temperature
         Factor τ on the logits of the targets at the end of training; it starts at 1.
+    prediction_temperature
+        τ where cells are predicted or encoded; None: that which training ended with.
     sparsity
         λ.
     """
@@ -85,6 +87,7 @@ class DiscrepancyVAE(LatentModel):
         discrepancy_over: str,
         bandwidth: float,
         temperature: float,
+        prediction_temperature: float | None,
         sparsity: float,
     ) -> None:
         super().__init__(shape, networks, latent_dim=latent_dim, features=2 * latent_dim)
@@ -101,6 +104,7 @@ class DiscrepancyVAE(LatentModel):
         self.kl, self.kl_start, self.kl_share = kl, kl_start, 1.0
         self.discrepancy, self.discrepancy_over, self.discrepancy_share = discrepancy, discrepancy_over, 1.0
         self.bandwidth, self.sparsity, self.last_temperature = bandwidth, sparsity, temperature
+        self.prediction_temperature = prediction_temperature
         self.register_buffer("temperature", torch.ones(()))  # kept with the weights, which mean nothing without it
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
@@ -120,9 +124,14 @@ class DiscrepancyVAE(LatentModel):
         return self.graph.detach()
 
     def targets(self) -> Tensor:
-        """Softly chosen targets of each perturbation at the present temperature, (p, d); rows sum to 1."""
+        """Softly chosen targets of each perturbation, (p, d); rows sum to 1.
+
+        At the temperature of the epoch while the model trains, else at ``prediction_temperature``.
+        """
         logits = self.targeting(torch.eye(len(self.strength), dtype=self.strength.dtype, device=self.strength.device))
-        return torch.softmax(self.temperature * logits, dim=1)
+        asked = self.prediction_temperature
+        temperature = self.temperature if self.training or asked is None else asked
+        return torch.softmax(temperature * logits, dim=1)
 
     def shifts(self, u: Tensor) -> Tensor:
         """s(u), (n, d), for u (n, p): the shifts of all members of a combination, added."""
@@ -157,6 +166,8 @@ class DiscrepancyVAE(LatentModel):
             "kl": kl,
             "discrepancy": discrepancy,
             "sparsity_penalty": penalty,
+            # what the published code keeps the weights of least: squared error, discrepancy, KL and |G|, each once
+            "unweighted": reconstruction * (2.0 * self.likelihood_variance) + discrepancy + kl + penalty,
             # at the weights training ends with, so that epochs can be compared
             "bound": reconstruction + self.discrepancy * discrepancy + self.kl * kl,
         }

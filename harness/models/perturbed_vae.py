@@ -36,7 +36,7 @@ class PerturbedVAE(CausalVAE):
         else:
             x = frames[:, -1]
         responsive, invariant = self.infer(x, u)
-        terms = self.trajectory_bound(x.unsqueeze(1), [responsive], invariant, [self.mechanisms(u)], generator)
+        terms = self.trajectory_bound(x.unsqueeze(1), [responsive], [invariant], [self.mechanisms(u)], generator)
         aligned = [invariant.mean[:n], invariant.mean[n:]] if self.paired else []
         return self.assemble(terms, aligned, 1, kl_weight)
 

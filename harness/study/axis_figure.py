@@ -20,6 +20,7 @@ from harness.study.axis_scale import Scale, scale_of
 from harness.study.canvas import BLUE, FAINT, INK, MUTED, ORANGE, STYLE, new_figure, panel, write
 from harness.study.columns import MCC
 from harness.study.expectation import CONTROLS
+from harness.study.figure_helps import figure_helps
 from harness.study.records import MODEL, AxisValue, Records
 from harness.study.statistics import Estimate, estimate
 from harness.study.tables import axis_text, model_text, short_title
@@ -36,6 +37,8 @@ MOVES = 0.2
 #: Inches.
 WIDE, NARROW, TALL, LOW = 4.6, 2.9, 2.5, 0.72
 LEFT, RIGHT, TOP, GAP_ACROSS, GAP_DOWN, FOOT, LEGEND_LINE = 0.62, 0.2, 0.6, 0.28, 0.3, 0.45, 0.175
+#: Height of a line of helps under the title.
+HELPS_LINE = 0.16
 #: Most small multiples side by side, and most that are drawn at all.
 ACROSS, MOST_PANELS = 3, 9
 #: Room that a sign takes beside another at one value, and a letter of the legend.
@@ -120,7 +123,8 @@ def _draw(records: Records, judged: Sequence[Verdict], panels: Mapping[Setting, 
     legend_height = LEGEND_LINE * math.ceil(len(entries) / columns) + 0.1
     rows = math.ceil(len(panels) / across)
     width = LEFT + across * wide + (across - 1) * GAP_ACROSS + RIGHT
-    top = TOP + (0.2 if any(panels) else 0.0)
+    helps = figure_helps(records, width - 0.4)
+    top = TOP + HELPS_LINE * len(helps) + (0.2 if any(panels) else 0.0)
     height = top + rows * block + (rows - 1) * (GAP_DOWN + 0.75) + FOOT + legend_height
     figure = new_figure(width, height)
     low = _lowest(judged)
@@ -145,7 +149,7 @@ def _draw(records: Records, judged: Sequence[Verdict], panels: Mapping[Setting, 
         limits = [axes.get_ylim() for axes in beside]
         for axes in beside:
             axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-    _words_around(figure, records, title, entries, columns)
+    _words_around(figure, records, title, helps, entries, columns)
     return figure
 
 
@@ -154,14 +158,21 @@ def _words(setting: Setting) -> str:
 
 
 def _words_around(
-    figure: Figure, records: Records, title: str, entries: Sequence[Line2D | Patch], columns: int
+    figure: Figure,
+    records: Records,
+    title: str,
+    helps: Sequence[str],
+    entries: Sequence[Line2D | Patch],
+    columns: int,
 ) -> None:
     width, height = figure.get_size_inches()
     name = f"MCC · {title}" if title else "MCC"
     figure.text(0.2 / width, 1 - 0.25 / height, name, fontsize=11, fontweight="bold", va="center")
     seeds = len({record.seed for record in records.finished})
     under = f"mean and 95 % interval over {seeds} seeds" if seeds > 1 else "one seed, no interval"
-    figure.text(0.2 / width, 1 - 0.45 / height, under, fontsize=7.5, color=MUTED, va="center")
+    for line, words in enumerate([under, *helps]):
+        below = 1 - (0.45 + HELPS_LINE * line) / height
+        figure.text(0.2 / width, below, words, fontsize=7.5, color=MUTED, va="center")
     figure.legend(
         handles=list(entries),
         loc="lower left",

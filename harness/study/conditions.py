@@ -12,6 +12,7 @@ from harness.study.data_stage import datasets
 from harness.study.folder import StudyFolder
 from harness.study.past import known_points
 from harness.study.plan import Plan, Point, plan, point_for
+from harness.study.planned_helps import help_lines
 from harness.study.spec import StudySpec
 from harness.study.statistics import estimate
 
@@ -19,7 +20,7 @@ _LEARNED = re.compile(r"conditions/(?P<name>.+)/(?:holds|margin)_learned")
 
 
 def conditions_of(study: StudySpec, root: Path) -> str:
-    """Verdicts on each dataset of a study and on each cell's fitted models, one condition a line.
+    """Verdicts on each dataset of a study and on each cell's fitted models, one condition a line; the cells' helps.
 
     Data that need building are built. The learned side is read from the trials that have finished in ``root``; where
     the truth is unknown, it is the only one.
@@ -34,6 +35,7 @@ def conditions_of(study: StudySpec, root: Path) -> str:
     for fingerprint, spec in _datasets(study, planned).items():
         lines.append(f"data {fingerprint} ({spec.kind}, seed {spec.seed})")
         lines += [f"  truth: {line}" for line in _true_side(spec, root.absolute() / "cache")]
+    lines += help_lines(study, planned.points)
     folder = StudyFolder(root.absolute(), study.name)
     learned = [line for point in known_points(study, folder, planned) for line in _learned_side(folder, point)]
     return "\n".join(

@@ -35,21 +35,48 @@ def datasets(trials: Iterable[PlannedTrial]) -> dict[str, AnyDataSpec]:
     return {trial.spec.data_fingerprint: trial.spec.data for trial in trials}
 
 
-def check_files(trials: Iterable[PlannedTrial], cache_dir: Path, load: str = LOAD) -> None:
-    """Read every file of cells once, so that a bad one is refused before anything is written.
+def check_files(
+    trials: Sequence[PlannedTrial],
+    cache_dir: Path,
+    load: str = LOAD,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> None:
+    """Read every file of cells once, so that what is wrong with it is refused before anything is written.
+
+    Parameters
+    ----------
+    trials
+        Those that are to run.
+    cache_dir
+        Folder of built datasets.
+    load
+        Importable name of the function that reads one.
+    say
+        Told what was read of each file, and what there is to be said of it.
 
     Of a release of images only the latents are read, and whether there are enough.
 
     Raises
     ------
     UserError
-        As the reader says.
+        As the reader says; or if a trial asks for what the file does not offer.
     """
-    trials = list(trials)
-    lowered_rows(trials)
-    for data in datasets(trials).values():
-        if isinstance(data, PerturbseqData) and data.path is not None:
-            imported(load)(data, cache_dir)
+    from harness.trial_checks import check_fits
+
+    said: set[str] = set()
+    for sentence in lowered_rows(trials):
+        say(f"note: {sentence}")
+    for fingerprint, data in datasets(trials).items():
+        if not isinstance(data, PerturbseqData) or data.path is None:
+            continue
+        loaded = imported(load)(data, cache_dir)
+        for sentence in (f"data: {loaded.read}", *(f"note: {note}" for note in loaded.notes)):
+            if sentence not in said:
+                say(sentence)
+        said |= {f"data: {loaded.read}", *(f"note: {note}" for note in loaded.notes)}
+        for trial in trials:
+            if trial.spec.data_fingerprint == fingerprint:
+                check_fits(trial.spec, loaded)
 
 
 def lowered_rows(trials: Iterable[PlannedTrial]) -> list[str]:
@@ -58,7 +85,7 @@ def lowered_rows(trials: Iterable[PlannedTrial]) -> list[str]:
     Raises
     ------
     UserError
-        If it serves fewer rows than there are conditions.
+        If it serves too few rows of a condition or double.
     """
     found = []
     for data in datasets(trials).values():

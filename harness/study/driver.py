@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UserError
 from harness.files import FOREVER, patiently
 from harness.study.again import CANCELLED, open_again
-from harness.study.data_stage import DataStage, check_files, lowered_rows
+from harness.study.data_stage import DataStage, check_files
 from harness.study.executors import Executor
 from harness.study.fleet import Ended, Fleet
 from harness.study.folder import StudyFolder, write_atomic
@@ -125,7 +125,7 @@ def admit(study: StudySpec, root: Path, runner: Runner | None = None) -> tuple[S
     planned = plan(study)
     executor = executor_for(study, folder)
     missing = [trial for trial in planned.trials if folder.trial(trial.trial_id).read_result() is None]
-    check_files(missing, root / "cache", (runner or Runner()).load)
+    check_files(missing, root / "cache", (runner or Runner()).load, lambda sentence: print(sentence, flush=True))
     folder.create()
     return folder, planned, executor
 
@@ -197,7 +197,7 @@ class Driver:
 
     def _go_through(self, record: Launch) -> None:
         try:
-            self._tracking.start(record)
+            self._tracking.start(record, self._plan)
             with self._store.together():
                 self._take_on_grid()
             if any(point.space for point in self._plan.points):
@@ -247,8 +247,6 @@ class Driver:
                 else:
                     self._leave(point, trial, result)
         self._say_what_is_there(len(fresh))
-        for sentence in lowered_rows(fresh):
-            self._progress.say(sentence)
         self._data.prepare(fresh)
         self._fleet.add(fresh)
 

@@ -14,18 +14,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.data_spec import Causal3DIdentData, ImageData
+from harness.helps import Help, footnotes
 from harness.study.again import stands
 from harness.study.chunks import JOB_MINUTES, fitting
-from harness.study.data_stage import cache_of, check_files, lowered_rows, needs_building
+from harness.study.data_stage import cache_of, check_files, needs_building
 from harness.study.folder import StudyFolder, read_json
 from harness.study.job import imported
 from harness.study.mlflow_store import check_uri
-from harness.study.plan import PlannedTrial, Point, Preview, plan, point_for
+from harness.study.plan import PlannedTrial, Point, Preview, plan
+from harness.study.planned_helps import example, help_words, helps_of_all
 from harness.study.running import Runner, executor_for
-from harness.study.spec import AxisSpec, ComputeSpec, StudySpec
+from harness.study.spec import ComputeSpec, StudySpec
 from harness.trial_spec import TrialSpec
 from harness.words import clock_words, counted
 
@@ -49,9 +50,9 @@ class DryRun:
     cluster : where they would run.
     seconds : device-seconds of what is to run; data that must be built first included.
     basis : where the seconds come from.
-    cells : a line for each cell: its name, its trials and how many of them are to run.
+    cells : a line for each cell: its name, its trials, how many of them are to run, and its helps.
     left : trials that failed or were cancelled before, and that only a retry runs again.
-    remarks : sentences on what is not as it was asked for.
+    helps : what the study's scores will rest on and no user with her own cells has.
     """
 
     preview: Preview
@@ -62,7 +63,7 @@ class DryRun:
     basis: str
     cells: tuple[str, ...] = ()
     left: int = 0
-    remarks: tuple[str, ...] = ()
+    helps: tuple[Help, ...] = ()
 
     def __str__(self) -> str:
         size = f"{counted(self.preview.cells, 'cell')}, {counted(self.preview.trials, 'trial')}"
@@ -75,7 +76,7 @@ class DryRun:
             [
                 *(f"  {line}" for line in self.cells[:SHOWN_CELLS]),
                 *([f"  ... and {more} more"] if (more := len(self.cells) - SHOWN_CELLS) > 0 else []),
-                *self.remarks,
+                *footnotes(self.helps),
                 f"{size}{there}; {self.to_run} to run in {counted(self.jobs, 'job')} on cluster: {self.cluster}",
                 f"estimated cost: {hours:.2g} device-hours ({clock_words(self.seconds)}), from {self.basis}",
                 "nothing was run or written",
@@ -113,14 +114,13 @@ def dry_run(study: StudySpec, root: Path, runner: Runner | None = None, warmed: 
     there = {trial.trial_id: _there(f"{trials}/{trial.trial_id}") for trial in planned.trials}
     missing = [trial for trial in planned.trials if there[trial.trial_id].is_to_run]
     cache = root.absolute() / "cache"
-    check_files(missing, cache, runner.load)
-    remarks = tuple(lowered_rows(missing))
+    check_files(missing, cache, runner.load, lambda sentence: print(sentence, flush=True))
     preview = planned.preview()
     searched = planned.proposals * planned.seeds
     to_run = len(missing) + searched
     seconds, basis = 0.0, "nothing being left to run"
     if to_run:
-        representatives = missing or [_example(study, point) for point in planned.points if point.space]
+        representatives = missing or [example(study, point) for point in planned.points if point.space]
         warm = _Warm(cache, runner, study.compute.device, {} if warmed is None else warmed)
         known = [one.seconds for one in there.values() if one.seconds is not None]
         seconds, basis = _cost(known, representatives, warm)
@@ -130,7 +130,8 @@ def dry_run(study: StudySpec, root: Path, runner: Runner | None = None, warmed: 
     ids = {trial.trial_id for trial in missing}
     cells = tuple(_cell_line(study, point, planned.seeds, ids) for point in planned.points)
     left = sum(one.is_left for one in there.values())
-    return DryRun(preview, to_run, jobs, study.compute.cluster, seconds, basis, cells, left, remarks)
+    helps = helps_of_all(study, planned.points)
+    return DryRun(preview, to_run, jobs, study.compute.cluster, seconds, basis, cells, left, helps)
 
 
 def _per_job(compute: ComputeSpec, seconds: float) -> int:
@@ -142,10 +143,12 @@ def _per_job(compute: ComputeSpec, seconds: float) -> int:
 
 def _cell_line(study: StudySpec, point: Point, seeds: int, missing: set[str]) -> str:
     if point.space and study.search is not None:
-        return f"{point.cell}: {counted(study.search.trials, 'proposal')} of {counted(seeds, 'seed')}"
+        size = f"{counted(study.search.trials, 'proposal')} of {counted(seeds, 'seed')}"
+        return f"{point.cell}: {size}; {help_words(study, point)}"
     to_run = sum(trial.trial_id in missing for trial in point.trials)
     named = ", ".join(str(trial.seed) for trial in point.trials)
-    return f"{point.cell}: seeds {named}" + ("" if to_run == len(point.trials) else f"; {to_run} to run")
+    missing_words = "" if to_run == len(point.trials) else f"; {to_run} to run"
+    return f"{point.cell}: seeds {named}{missing_words}; {help_words(study, point)}"
 
 
 def _check_cluster(study: StudySpec) -> None:
@@ -172,20 +175,6 @@ def _there(folder: str) -> _There:
         return _There(is_to_run=False, seconds=None if seconds is None else float(seconds))
     left = stands(result) or os.path.exists(f"{folder}/cancelled")
     return _There(is_to_run=not left, is_left=left)
-
-
-def _example(study: StudySpec, point: Point) -> PlannedTrial:
-    """A trial from the middle of a searched cell's space."""
-    setting = {**point.setting, **{key: _middle(axis) for key, axis in point.space.items()}}
-    return point_for(study, setting).trials[0]
-
-
-def _middle(axis: AxisSpec) -> Any:
-    if axis.choices is not None:
-        return axis.choices[0]
-    low, high = axis.low or 0, axis.high or 0
-    middle = (low * high) ** 0.5 if axis.log else (low + high) / 2
-    return round(middle) if axis.is_integer else middle
 
 
 @dataclass(frozen=True)

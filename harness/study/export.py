@@ -46,7 +46,6 @@ def export_to_run(trial: Path, root: Path) -> str:
             study.name,
             experiment=study.experiment,
             uri=study.tracking.uri,
-            oracle_selection=study.oracle_selection,
             check=lease.check,
         )
         run = tracker.log_model(trial.name, end_mark(TrialFolder(trial).read_result()), partial(shutil.copytree, made))

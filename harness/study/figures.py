@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from harness.study.canvas import EMPTY, MUTED, STYLE, ink_on, new_figure, panel, sequential, write
 from harness.study.columns import IDENTIFIABILITY, MCC, VALIDATION, Column, ood_columns
+from harness.study.figure_helps import figure_helps
 from harness.study.records import MODEL, AxisValue, Record, Records
 from harness.study.tables import (
     NOT_ABOVE_UNTRAINED,
@@ -165,13 +166,14 @@ def _draw(rows: Sequence[Sequence[Panel]], records: Records, column: Column, tit
     heights = [max(p.size[1] for p in row) for row in rows]
     left = _left(rows)
     over = _title_height(rows)
-    notes = _footnotes(rows, column)
-    foot = BOTTOM + NOTE_LINE * len(notes) - (0.15 if not records.axes else 0.0)
     gap = GAP_SCATTER if rows[0][0].scattered else GAP_ACROSS
     grid_width = sum(widths) + gap * (len(widths) - 1)
     grid_height = sum(heights) + (GAP_DOWN + over) * (len(rows) - 1)
+    width = max(left + grid_width + RIGHT, NARROWEST)
+    notes = [*_footnotes(rows, column), *figure_helps(records, width - 2 * MARGIN)]
+    foot = BOTTOM + NOTE_LINE * len(notes) - (0.15 if not records.axes else 0.0)
     height = TOP + over + grid_height + foot
-    figure = new_figure(max(left + grid_width + RIGHT, NARROWEST), height)
+    figure = new_figure(width, height)
     scale = _scale(rows, column)
     y = height - TOP - over
     for row, tall in zip(rows, heights, strict=True):
@@ -373,5 +375,5 @@ def _words(figure: Figure, records: Records, column: Column, title: str, footnot
     if len(records.seeds) == 1:
         under = f"one seed, {seeds}: no interval; {better}"
     figure.text(across, 1 - 0.48 / height, under, fontsize=7.5, color=MUTED, va="center")
-    for line, note in enumerate(footnotes):
+    for line, note in enumerate(reversed(footnotes)):
         figure.text(across, (0.14 + NOTE_LINE * line) / height, note, fontsize=7, color=MUTED, va="center")

@@ -19,6 +19,8 @@ VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 _IDENTIFIABILITY = ("mcc", "mcc_untrained", "r2_responsive", "r2_invariant")
 _LOSS = "validation/loss"
 _OOD = ("rmse_relative", "r2", "pearson_delta")
+#: Column of the tag `harness.helps.HELPS_TAG`, and its pixels.
+_HELPS, _HELPS_WIDTH = "tags.`helps`", 240
 #: Pixels of the columns that every view has, by the page's own names for them.
 _FIRST_COLUMNS = {"attributes.`Run Name`": 320, "runDateAndNestInfo": 140}
 
@@ -39,7 +41,7 @@ def score_columns(metrics: Iterable[str]) -> list[str]:
 
 
 def score_view(metrics: Iterable[str]) -> str | None:
-    """Value of the tag ``VIEW_TAG``: the score columns, sorted by the first of them; None without any.
+    """Value of the tag ``VIEW_TAG``: helps and score columns, sorted by the first score; None without any.
 
     Parameters
     ----------
@@ -51,9 +53,10 @@ def score_view(metrics: Iterable[str]) -> str | None:
         return None
     first = columns[0]
     # the default cuts the names of metrics after their first word, and sorts them by the alphabet
-    widths = {**_FIRST_COLUMNS, **{_quoted(name): 40 + 7 * len(name) for name in columns}}
+    shown = {_HELPS: _HELPS_WIDTH, **{_quoted(name): 40 + 7 * len(name) for name in columns}}
+    widths = {**_FIRST_COLUMNS, **shown}
     state = {
-        "selectedColumns": [_quoted(name) for name in columns],
+        "selectedColumns": list(shown),
         "columnOrder": list(widths),
         "columnWidths": widths,
         # any order but the default lists trials on their own instead of folded into their launch

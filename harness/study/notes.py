@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.helps import footnotes
 from harness.study.axes import kind_of_label
 from harness.study.columns import GRAPH_STABILITY, MCC, MCC_ACROSS_SEEDS, TARGET_STABILITY
 from harness.study.expectation import ORACLES, Expectation
 from harness.study.records import FINISHED, Record, Records
+from harness.study.spec import SettingsBy
 from harness.study.tables import (
     FLOOR,
     NOT_ABOVE_UNTRAINED,
@@ -21,6 +23,11 @@ from harness.study.verdicts import RULE, Verdict, summary
 
 #: Longest list of names in a sentence; the rest are counted.
 MOST_NAMES = 8
+#: How settings were chosen where that is no help.
+_SETTINGS: dict[SettingsBy, str] = {
+    "validation": "The settings of this study were chosen by validation scores, which a user with her own cells has.",
+    "published": "The settings of this study are those published with its models; no score chose them here.",
+}
 
 
 def notes(
@@ -28,6 +35,7 @@ def notes(
     made: Sequence[Table],
     *,
     oracle_selection: bool = False,
+    settings_by: SettingsBy = "none",
     expectation: Expectation | None = None,
     verdicts: Sequence[Verdict] = (),
     most: int = MOST_NAMES,
@@ -42,6 +50,8 @@ def notes(
         The tables, whose marks are explained.
     oracle_selection
         The study selected on truth or test scores.
+    settings_by
+        How the study file says that its settings were chosen.
     expectation
         The study's prediction.
     verdicts
@@ -49,12 +59,15 @@ def notes(
     most
         Longest list of names in one sentence.
     """
-    lines = [_interval_note(records), *_mark_notes(made, records)]
+    lines = [*_data_notes(records), _interval_note(records), *_mark_notes(made, records)]
     if any(kind_of_label(model) in ORACLES for model in records.models):
         lines.append(
             "Supervised (oracle): an encoder of the same kind, trained on the true latents of the training frames. It "
             "is no rival: what it cannot say of a latent, no model that sees no truth can be expected to say."
         )
+    lines += footnotes(records.helps)
+    if settings_by in _SETTINGS:
+        lines.append(_SETTINGS[settings_by])
     if oracle_selection:
         lines.append("ORACLE SELECTION: this study selects on truth or test scores; its best cells are optimistic.")
     if expectation is not None:
@@ -64,6 +77,21 @@ def notes(
     lines += _excluded_notes(records, most)
     lines += _transport_note(records)
     return lines + _not_finite_notes(records)
+
+
+def _data_notes(records: Records) -> list[str]:
+    """What was read, and how many control cells either side of a change has."""
+    lines = [f"Data: {read}." for read in dict.fromkeys(record.read for record in records) if read]
+    sides = dict.fromkeys(
+        (record.controls["true"], record.controls["predicted"]) for record in records if record.controls
+    )
+    if sides:
+        counts = " or ".join(f"{true:,} and {predicted:,}" for true, predicted in sides)
+        lines.append(
+            f"Changes from control are taken from two sets of control cells, {counts}: the true ones from cells that "
+            "no prediction, baseline or training used, the predicted ones from cells of the training split."
+        )
+    return lines
 
 
 def _interval_note(records: Records) -> str:

@@ -51,7 +51,8 @@ def _over_conditions(records: Records, title: str, columns: tuple[Column, ...]) 
     known = [(group, name) for group in groups for name in group.baseline_names]
     for group, name in known:
         scores = tuple(_with_ends(partial(group.baseline, name), column.metric) for column in columns)
-        rows.append(Row((name.replace("_", " "), *baseline_axes(group, records), ""), scores, baseline=True))
+        empty = [""] * (len(table.heads) - 1 - len(records.axes))
+        rows.append(Row((name.replace("_", " "), *baseline_axes(group, records), *empty), scores, baseline=True))
     return replace(table, rows=tuple(rows), ends=True)
 
 

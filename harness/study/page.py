@@ -21,6 +21,7 @@ body { margin: 0 auto; max-width: 96rem; padding: 2.5rem 1.5rem 4rem; background
 h1 { font-size: 1.7rem; margin: 0 0 .2rem; letter-spacing: -.01em; }
 h2 { font-size: 1.1rem; margin: 2.6rem 0 .7rem; }
 p.lead { color: var(--muted); margin: 0; max-width: 60rem; }
+p.caption { color: var(--muted); margin: .4rem 0 0; font-size: 13.5px; }
 .scroll { overflow-x: auto; border: 1px solid var(--rule); border-radius: 8px; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: .42rem .55rem; text-align: right; white-space: nowrap; }
@@ -111,10 +112,11 @@ def _table(table: Table) -> str:
         body.append(_row(table, row))
         block = now
     closing = "</tbody>" if body else ""
+    caption = f'\n<p class="caption">{escape(table.caption)}</p>' if table.caption else ""
     return (
         f'<h2>{escape(table.title)}</h2>\n<div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
         + "\n".join(body)
-        + f"{closing}</table></div>"
+        + f"{closing}</table></div>{caption}"
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from harness.helps import Help, united
 from harness.study.statistics import Estimate, estimate
 
 AxisValue = str | int | float | bool | None
@@ -37,6 +38,9 @@ class Record:
     excluded : condition -> why it could not be scored.
     fingerprint : of the data, which baselines belong to.
     of_cell : flat MLflow names -> values of the cell as a whole, the same in each of its trials.
+    helps : what its scores rest on and no user with her own cells has.
+    read : what was read of a file of cells, in one sentence.
+    controls : numbers of control cells that ``true`` changes are taken from, and that ``predicted`` ones are.
     """
 
     trial_id: str
@@ -52,6 +56,9 @@ class Record:
     excluded: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""
     of_cell: Mapping[str, float] = field(default_factory=dict)
+    helps: tuple[Help, ...] = ()
+    read: str = ""
+    controls: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def data_axes(self) -> dict[str, AxisValue]:
@@ -128,6 +135,11 @@ class Records:
     def axes(self) -> tuple[str, ...]:
         """Axes that any model has, in order of first appearance."""
         return tuple(dict.fromkeys(axis for record in self._records for axis in record.axes))
+
+    @cached_property
+    def helps(self) -> tuple[Help, ...]:
+        """The helps of all records, each once."""
+        return united(one for record in self._records for one in record.helps)
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:

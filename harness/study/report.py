@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.helps import Help, helps_of
 from harness.study.across_seeds import Agreement, agreements
 from harness.study.axes import worded
 from harness.study.axis_figure import axis_figure
@@ -45,6 +46,7 @@ class Report:
     verdicts : whether the study's prediction and what was measured agree, cell by cell.
     axis : the PNG of the scores over the axis of the prediction; None without one.
     best : id of the finished trial of each model that is best by the objective.
+    helps : what the study's scores rest on and no user with her own cells has.
     """
 
     text: str
@@ -54,6 +56,7 @@ class Report:
     verdicts: tuple[Verdict, ...] = ()
     axis: Path | None = None
     best: tuple[str, ...] = ()
+    helps: tuple[Help, ...] = ()
 
 
 def write_report(
@@ -96,7 +99,7 @@ def write_report(
     """
     points = plan.points if points is None else tuple(points)
     agreed = tuple(agreements(folder, points))
-    records = read_records(folder, points, agreed)
+    records = read_records(folder, study, points, agreed)
     if study.search is not None:
         records = ranked(records, study.objective[0])
     shown = records
@@ -114,6 +117,7 @@ def write_report(
             records,
             made,
             oracle_selection=study.oracle_selection,
+            settings_by=study.settings_by,
             expectation=expectation,
             verdicts=judged,
             most=most,
@@ -146,19 +150,23 @@ def write_report(
     map_path = next((one.path for one in pictures if one.path.name == "heatmap.png"), None)
     files = (out / "index.html", *written, *(one.path for one in pictures))
     best = tuple(record.trial_id for record in best_trials(records, study.objective[0]).values())
-    return Report(text, map_path, files, agreed, judged, drawn, best)
+    return Report(text, map_path, files, agreed, judged, drawn, best, records.helps)
 
 
 # ---------------------------------------------------------------------------------------------- records
 
 
-def read_records(folder: StudyFolder, points: Iterable[Point], agreed: Iterable[Agreement] = ()) -> Records:
+def read_records(
+    folder: StudyFolder, study: StudySpec, points: Iterable[Point], agreed: Iterable[Agreement] = ()
+) -> Records:
     """One record for each planned trial, from its folder; what has no folder is waiting.
 
     Parameters
     ----------
     folder
         Where the trials are.
+    study
+        The study, which knows how its settings were chosen.
     points
         The points to read.
     agreed
@@ -166,14 +174,17 @@ def read_records(folder: StudyFolder, points: Iterable[Point], agreed: Iterable[
     """
     of_cell = {one.cell: one.scores for one in agreed}
     return Records(
-        _record(folder.trial(trial.trial_id), point, trial, of_cell.get(point.cell, {}))
+        _record(folder.trial(trial.trial_id), study, point, trial, of_cell.get(point.cell, {}))
         for point in points
         for trial in point.trials
     )
 
 
-def _record(trial_folder: TrialFolder, point: Point, trial: PlannedTrial, of_cell: Mapping[str, float]) -> Record:
+def _record(
+    trial_folder: TrialFolder, study: StudySpec, point: Point, trial: PlannedTrial, of_cell: Mapping[str, float]
+) -> Record:
     result = trial_folder.read_result() or {}
+    data = result.get("data") or {}
     ended = result.get("state") in ENDED
     state = ENDED[result["state"]] if ended else trial_folder.state()
     return Record(
@@ -187,9 +198,12 @@ def _record(trial_folder: TrialFolder, point: Point, trial: PlannedTrial, of_cel
         baselines=_floats(result.get("baselines")),
         warnings=tuple(map(str, result.get("warnings") or ())),
         failure=_reason(trial_folder, state, result.get("failure")),
-        excluded={str(name): str(why) for name, why in ((result.get("data") or {}).get("excluded") or {}).items()},
+        excluded={str(name): str(why) for name, why in (data.get("excluded") or {}).items()},
         fingerprint=trial.spec.data_fingerprint,
         of_cell=of_cell,
+        helps=helps_of(trial.spec, selected=study.selected_by_truth),
+        read=str(data.get("read") or ""),
+        controls={str(side): int(cells) for side, cells in (data.get("controls") or {}).items()},
     )
 
 

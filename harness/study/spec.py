@@ -13,11 +13,9 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from harness.data_spec import AnyDataSpec
 from harness.evaluation.registry import direction_of
-from harness.model_spec import AnyModelSpec
 from harness.spec_part import Part
 from harness.trial_spec import PREDICTED_METRICS, EvaluateSpec, TrainSpec
 
@@ -248,6 +246,7 @@ def _count_or_list(value: object) -> object:
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1), BeforeValidator(_count_or_list)
 ]
+SettingsBy = Literal["truth", "validation", "published", "none"]
 GridValues = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 
 
@@ -287,11 +286,21 @@ class StudySpec(Part):
     compute: ComputeSpec = ComputeSpec()
     tracking: TrackingSpec = TrackingSpec()
     expect: ExpectSpec | None = None
+    settings_by: SettingsBy = Field(
+        "none",
+        description="how the fixed settings of this file were chosen: by scores that need the truth; by validation "
+        "scores; as published; or none: by no score. A file with base inherits it; truth is named as a help",
+    )
 
     @property
     def oracle_selection(self) -> bool:
         """Whether an objective looks at truth or test; such a study is tagged and its tables are marked."""
         return any(objective.oracle for objective in self.objective)
+
+    @property
+    def selected_by_truth(self) -> bool:
+        """Whether an objective, or whoever wrote the file, chose settings by truth or test."""
+        return self.oracle_selection or self.settings_by == "truth"
 
     @property
     def experiment(self) -> str:
@@ -380,30 +389,3 @@ class StudySpec(Part):
                 f"expect.axis {self.expect.axis!r} is no axis of this study; its axes are {', '.join(axes)}"
             )
         return self
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON schema of a study file, for editors: with ``base``, and with nothing required that may be inherited."""
-    schema = StudySpec.model_json_schema()
-    parts: dict[str, Any] = {}
-    kinds: dict[str, Any] = {"models": AnyModelSpec, "data": AnyDataSpec}
-    for key, kind in kinds.items():
-        part = TypeAdapter(kind).json_schema()
-        schema["$defs"].update(part.pop("$defs"))
-        parts[key] = part
-    for definition in schema["$defs"].values():
-        # a discriminated part is recognised by its kind, which an editor should therefore ask for
-        if "kind" in definition.get("properties", {}) and "const" in definition["properties"]["kind"]:
-            definition["required"] = ["kind"]
-    properties = schema["properties"]
-    properties["models"]["items"] = parts["models"]
-    properties["data"] = {**parts["data"], "description": properties["data"]["description"]}
-    properties["seeds"] = {**properties["seeds"], "type": ["integer", "array"], "minimum": 1}
-    objectives = properties["objective"]
-    properties["objective"] = {"anyOf": [objectives["items"], objectives], "default": objectives["default"]}
-    properties["every_model"] = {"type": "object", "description": "fields that every entry of models starts from"}
-    properties["base"] = {"type": "string", "description": "study file to inherit from, relative to this one"}
-    schema.pop("required", None)
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "Study"
-    return schema

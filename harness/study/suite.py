@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from harness.errors import UserError
+from harness.helps import footnotes, words
 from harness.spec_part import Part
 from harness.study import explain, yaml12
 from harness.study.explain import shown
@@ -193,7 +194,7 @@ def _member_file(study: StudySpec) -> str:
 
 
 def suite_dry_run(suite: Suite, root: Path) -> str:
-    """Size and estimated cost of each study of a suite, and their sum.
+    """Size, estimated cost and helps of each study of a suite, and their sum.
 
     Raises
     ------
@@ -213,6 +214,7 @@ def suite_dry_run(suite: Suite, root: Path) -> str:
             f"{counted(len(runs), 'study') if len(runs) == 1 else f'{len(runs)} studies'}, "
             f"{counted(trials, 'trial')}; {to_run} to run",
             f"estimated cost: {seconds / 3600:.2g} device-hours ({clock_words(seconds)} on one core)",
+            *footnotes(one for run in runs.values() for one in run.helps),
             "nothing was run or written",
         ]
     )
@@ -220,4 +222,4 @@ def suite_dry_run(suite: Suite, root: Path) -> str:
 
 def _run_words(run: DryRun) -> str:
     size = f"{counted(run.preview.cells, 'cell')}, {counted(run.preview.trials, 'trial')}"
-    return f"{size}; {run.to_run} to run, {clock_words(run.seconds)}"
+    return f"{size}; {run.to_run} to run, {clock_words(run.seconds)}; helps: {words(run.helps)}"

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.helps import footnotes, words
 from harness.study.folder import StudyFolder, write_atomic
 from harness.study.page import Picture, page
 from harness.study.past import report_of
 from harness.study.report import Report
 from harness.study.suite import Suite
-from harness.study.tables import MISSING, Row, Table
+from harness.study.tables import HELPS, MISSING, Row, Table, with_helps
 from harness.study.verdicts import RULE, Verdict, counts, summary
 from harness.study.written import markdown, terminal
 
@@ -62,8 +63,10 @@ def write_suite_report(suite: Suite, root: Path, reports: Mapping[str, Report]) 
     out = StudyFolder(root.absolute(), suite.name).report
     judged = {study.name: reports[study.name].verdicts for study in suite.studies if study.name in reports}
     rows = [_row(suite, name, its) for name, its in judged.items()]
+    helps = [words(reports[name].helps) for name in judged]
     table = Table("Prediction and measurement", HEADS, (), tuple(Row(row, ()) for row in rows))
-    lines = _lines(suite, judged)
+    table = with_helps(table, helps, at=len(HEADS))
+    lines = _lines(suite, judged) + footnotes(one for report in reports.values() for one in report.helps)
     heading = " - ".join(filter(None, (suite.name, " ".join(suite.description.split()))))
     pictures = [
         Picture(_short(suite, name), report.axis, f"MCC over the axis of {name}")
@@ -81,7 +84,7 @@ def write_suite_report(suite: Suite, root: Path, reports: Mapping[str, Report]) 
     )
     written = {
         out / "index.html": html,
-        out / "summary.csv": _csv(rows),
+        out / "summary.csv": _csv([(*row, its) for row, its in zip(rows, helps, strict=True)]),
         out / "summary.md": markdown(heading, [table], lines),
     }
     for path, content in written.items():
@@ -132,6 +135,6 @@ def _lines(suite: Suite, judged: Mapping[str, Sequence[Verdict]]) -> list[str]:
 def _csv(rows: Sequence[Sequence[str]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(HEADS)
+    writer.writerow((*HEADS, HELPS))
     writer.writerows(rows)
     return buffer.getvalue()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from harness.helps import NO_HELP, words
 from harness.study.columns import DETAILS, IDENTIFIABILITY, OF_IMAGES, VALIDATION, Column, ood_columns
 from harness.study.records import AxisValue, Record, Records
 from harness.study.statistics import Direction, Estimate, above_untrained, better
@@ -17,6 +18,8 @@ NOT_BETTER_THAN_BASELINE = "‡"
 WARNED = "*"
 #: Name of the row of split-half scores.
 FLOOR = "floor"
+#: Head of the column that names each row's helps.
+HELPS = "helps"
 
 #: How model kinds are written in prose.
 PRETTY = {
@@ -47,13 +50,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table: ``heads`` name the label columns, ``columns`` the scores; ``ends``: ``mean [low, high]``."""
+    """A titled table: ``heads`` name the label columns, ``columns`` the scores; ``ends``: ``mean [low, high]``.
+
+    ``caption`` is a sentence under the table, on what all its models have in common.
+    """
 
     title: str
     heads: tuple[str, ...]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     ends: bool = False
+    caption: str = ""
 
     @property
     def marks(self) -> set[str]:
@@ -243,7 +250,38 @@ def table_of(records: Records, title: str, columns: tuple[Column, ...]) -> Table
     rows = [_row(cell, records, columns) for cell in records.cells.values()]
     if any(column.metric.startswith("ood/") for column in columns):
         rows += _baseline_rows(records, columns)
-    return Table(title, heads, columns, tuple(rows))
+    made = Table(title, heads, columns, tuple(rows))
+    return with_helps(made, [words(cell.helps) for cell in records.cells.values()], at=-1)
+
+
+def with_helps(table: Table, named: Sequence[str], *, at: int) -> Table:
+    """The table with the helps of its rows: in a sentence where all models have the same, else in a column.
+
+    Parameters
+    ----------
+    table
+        The table; its first rows are the models'.
+    named
+        Helps of each model's row, as `harness.helps.words` names them.
+    at
+        Place of the column among the label columns, before which it is put.
+    """
+    if not named:
+        return table
+    if len(set(named)) == 1:
+        return replace(table, caption=_caption(named[0]))
+    each = [*named, *[""] * (len(table.rows) - len(named))]
+    rows = (
+        replace(row, labels=(*row.labels[:at], its, *row.labels[at:]))
+        for row, its in zip(table.rows, each, strict=True)
+    )
+    return replace(table, heads=(*table.heads[:at], HELPS, *table.heads[at:]), rows=tuple(rows))
+
+
+def _caption(named: str) -> str:
+    if named == NO_HELP:
+        return "No model here has a help that a user with her own cells lacks."
+    return f"Every model here has helps that a user with her own cells lacks: {named}."
 
 
 def _row(cell: Records, records: Records, columns: Sequence[Column]) -> Row:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
+from harness.helps import Help, helps_of, tags, united
 from harness.study.backlog import Backlog
 from harness.study.exported import is_exportable, note_exported, write_model
 from harness.study.folder import StudyFolder, TrialFolder
 from harness.study.launches import Launch, environment
-from harness.study.plan import PlannedTrial
+from harness.study.plan import Plan, PlannedTrial
 from harness.study.spec import StudySpec
 from harness.study.tracked_trial import TrackedTrial, end_mark
 from harness.study.tracking import Tracker
@@ -53,26 +54,33 @@ class Tracking:
             study.name,
             experiment=study.experiment,
             uri=study.tracking.uri,
-            oracle_selection=study.oracle_selection,
             check=check,
             warn=say,
         )
         self._backlog = Backlog()
         self._metrics: dict[str, None] = {}
+        self._helps: tuple[Help, ...] = ()
         self._followed = time.monotonic()
         self._say = say
 
-    def start(self, record: Launch) -> None:
-        """Make the launch's parent run, or find it where it is resumed."""
-        tags = {"grid_trials": str(len(record.trials))}
+    def start(self, record: Launch, planned: Plan) -> None:
+        """Make the launch's parent run, or find it where it is resumed.
+
+        Its helps are those of all its trials; of a search they are only known at its end.
+        """
+        its = {"grid_trials": str(len(record.trials))}
         if self._study.description:
-            tags["mlflow.note.content"] = self._study.description
+            its["mlflow.note.content"] = self._study.description
+        self._helps = united(one for trial in planned.trials for one in self._helps_of(trial))
+        if not planned.proposals:
+            its |= tags(self._helps)
         number, started = record.number, record.started
-        self._backlog.put("launch", lambda: self._tracker.start_launch(number, started, tags))
+        self._backlog.put("launch", lambda: self._tracker.start_launch(number, started, its))
 
     def sync(self, trial: PlannedTrial, result: Mapping[str, Any]) -> None:
         """Have a trial with a result brought to MLflow, unless it is there."""
         self._metrics.update(dict.fromkeys(result.get("metrics", {})))
+        self._helps = united((*self._helps, *self._helps_of(trial)))
         self._backlog.put(trial.trial_id, self._task(trial, end_mark(result)))
 
     def follow(self, running: Mapping[str, PlannedTrial]) -> None:
@@ -111,7 +119,8 @@ class Tracking:
             "reused_trials.json": json.dumps(record.reused, indent=1),
         }
         status = {"finished": "FINISHED", "failed": "FAILED"}.get(record.state, "KILLED")
-        self._backlog.put("end", lambda: self._tracker.end_launch(status, artifacts, texts, self._metrics))
+        its = tags(self._helps)
+        self._backlog.put("end", lambda: self._tracker.end_launch(status, artifacts, texts, self._metrics, its))
 
     def _log_agreement(self, one: Agreement) -> bool:
         return self._tracker.log_cell(one.trial_id, one.scores, trials=one.trials, time=one.time)
@@ -131,6 +140,9 @@ class Tracking:
         held = self._tracker.log_model(trial_id, end_mark(result), partial(write_model, folder.path))
         return held is not None or self._tracker.error == ""
 
+    def _helps_of(self, trial: PlannedTrial) -> tuple[Help, ...]:
+        return helps_of(trial.spec, selected=self._study.selected_by_truth)
+
     def _task(self, trial: PlannedTrial, mark: str) -> Callable[[], bool]:
         """Bring a trial to MLflow from its folder: many may wait, so that none holds its numbers in memory."""
         return lambda: self._tracker.bring(trial.trial_id, mark, lambda: self._read(trial, ended=mark != ""))
@@ -148,6 +160,7 @@ class Tracking:
             epochs=folder.read_metrics(),
             result=result,
             first_of_cell=trial.seed == self._study.seeds[0] or self._study.data.get("seed") == "per_trial",
+            helps=self._helps_of(trial),
             artifacts={} if result is None else self._artifacts(folder, trial),
         )
 

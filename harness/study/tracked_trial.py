@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.helps import Help, tags
+
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, RunTag
 
@@ -29,6 +31,7 @@ class TrackedTrial:
     result : content of ``result.json``; None while the trial runs.
     first_of_cell : whether the cell's baselines are logged here.
     fingerprint : of the data.
+    helps : what its scores rest on and no user with her own cells has; as tags.
     artifacts : files to attach once there is a result: path -> folder below the run's artifacts.
     """
 
@@ -41,6 +44,7 @@ class TrackedTrial:
     epochs: Sequence[Mapping[str, Any]]
     result: Mapping[str, Any] | None
     first_of_cell: bool
+    helps: Sequence[Help]
     artifacts: Mapping[Path, str] = field(default_factory=dict)
 
     @property
@@ -94,8 +98,7 @@ def identity_tags(trial: TrackedTrial) -> dict[str, str]:
         "trial_id": trial.trial_id,
         "model": trial.model,
         "data_fingerprint": trial.fingerprint,
-        **({"oracle_targets": "true"} if told_targets(trial.params) else {}),
-        **({"oracle_latents": "true"} if trial.params.get("model.kind") == "supervised" else {}),
+        **tags(trial.helps),
     }
 
 
@@ -105,12 +108,16 @@ def result_tags(result: Mapping[str, Any]) -> list[RunTag]:
 
     environment = result.get("environment") or {}
     failure = result.get("failure") or {}
+    data = result.get("data") or {}
+    sides = data.get("controls") or {}
     tags = {
         "state": result["state"],
         "git_commit": environment.get("git_commit"),
         "host": environment.get("host"),
         "device": environment.get("device"),
         "slurm_job_id": environment.get("slurm_job_id"),
+        "data_read": data.get("read"),
+        "control_cells": ", ".join(f"{cells} for {side} changes" for side, cells in sides.items()),
         "failure": failure.get("reason"),
         "warnings": "\n".join(result.get("warnings", [])),
     }
@@ -120,15 +127,6 @@ def result_tags(result: Mapping[str, Any]) -> list[RunTag]:
 def end_mark(result: Mapping[str, Any] | None) -> str:
     """What tells one result of a trial from another: a retried failure ends at another time; empty for none."""
     return "" if result is None else f"{result['state']} {result['ended']}"
-
-
-def told_targets(params: Mapping[str, Any]) -> bool:
-    """Whether a trial's model is told which latents perturbations act on, which only a generator knows."""
-    if params.get("model.mechanisms") != "targeted":
-        return False
-    targets = params.get("model.targets")
-    of_file = params.get("data.kind") == "perturbseq" and params.get("data.path") is not None
-    return targets in ("known", "known_unordered") or (targets == "auto" and not of_file)
 
 
 def milliseconds(seconds: float) -> int:

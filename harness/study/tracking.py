@@ -34,8 +34,6 @@ class Tracker:
         Names of the study and of its experiment.
     uri
         Tracking URI; None for the default store.
-    oracle_selection
-        Whether the study selects on truth, which tags every run.
     check
         Called before every write; raises if this driver may not write any more.
     warn
@@ -49,7 +47,6 @@ class Tracker:
         *,
         experiment: str | None = None,
         uri: str | None = None,
-        oracle_selection: bool = False,
         check: Callable[[], None] = lambda: None,
         warn: Callable[[str], None] = lambda sentence: None,
     ) -> None:
@@ -60,7 +57,7 @@ class Tracker:
         self._book = root.absolute() / study / BOOK
         # a server knows where its artifacts go; a bare database would put them below the working directory
         self._artifacts = None if has_server(self.uri) else (root.absolute() / "mlartifacts" / study).as_uri()
-        self._tags = {"study": study, **({"oracle_selection": "true"} if oracle_selection else {})}
+        self._tags = {"study": study}
         self._check = check
         self._warn = warn
         self._said: set[str] = set()
@@ -81,9 +78,14 @@ class Tracker:
         return self._guarded(self._connected)
 
     def end_launch(
-        self, status: str, artifacts: Mapping[Path, str], texts: Mapping[str, str], metrics: Iterable[str] = ()
+        self,
+        status: str,
+        artifacts: Mapping[Path, str],
+        texts: Mapping[str, str],
+        metrics: Iterable[str] = (),
+        tags: Mapping[str, str] | None = None,
     ) -> bool:
-        """Attach files and texts to the parent run and end it; gives whether that was possible.
+        """Attach files, texts and tags to the parent run and end it; gives whether that was possible.
 
         Parameters
         ----------
@@ -95,6 +97,8 @@ class Tracker:
             Small texts: file name -> content.
         metrics
             Names of the metrics that the study's trials have, from which the page's columns are chosen.
+        tags
+            Tags that are only known by now.
         """
         view = score_view(metrics)
 
@@ -105,6 +109,8 @@ class Tracker:
                     client.log_artifact(self._parent, str(path), where or None)
             for name, text in texts.items():
                 client.log_text(self._parent, text, name)
+            for key, value in (tags or {}).items():
+                client.set_tag(self._parent, key, value)
             if view is not None:
                 client.set_experiment_tag(self._experiment_id, VIEW_TAG, view)
             client.set_terminated(self._parent, status)

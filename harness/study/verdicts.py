@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.helps import Help, words
 from harness.study.columns import MCC, Column
 from harness.study.expectation import Expectation
 from harness.study.records import MODEL, AxisValue, Records
 from harness.study.statistics import Estimate, above_untrained
-from harness.study.tables import Row, Score, Table, axis_text, axis_title, model_text, short_title
+from harness.study.tables import Row, Score, Table, axis_text, axis_title, model_text, short_title, with_helps
 
 #: Mean MCC over seeds from which latents count as identified. A random rotation of four latents scores 0.74 to 0.78,
 #: so that 0.9 is out of its reach; it leaves room for noise and few cells below the 0.98 of a model that identifies.
@@ -38,6 +39,7 @@ class Verdict:
     setting : values on the further axes of the grid.
     predicted : to identify; None where the study predicts nothing.
     score, untrained : MCC of the model and of its untrained encoder; None where nothing has finished.
+    helps : what the score rests on and no user with her own cells has.
     """
 
     axis: str
@@ -48,6 +50,7 @@ class Verdict:
     predicted: bool | None
     score: Estimate | None
     untrained: Estimate | None
+    helps: tuple[Help, ...] = ()
 
     @property
     def measured(self) -> Measured:
@@ -104,6 +107,7 @@ def verdicts(records: Records, expectation: Expectation) -> list[Verdict]:
                         predicted=expectation.predicts(value, model, setting),
                         score=cell.estimate(MCC),
                         untrained=cell.estimate(f"{MCC}_untrained"),
+                        helps=cell.helps,
                     )
                 )
     return made
@@ -161,7 +165,8 @@ def verdict_table(made: Sequence[Verdict]) -> Table:
         rows.append(Row(labels, (Score(one.score), Score(one.untrained))))
     heads = ("model", *map(axis_title, [*along, *further]), "predicted", "measured", "verdict")
     columns = (Column(MCC, "MCC"), Column(f"{MCC}_untrained", "MCC untrained"))
-    return Table("Prediction and measurement", heads, columns, tuple(rows))
+    table = Table("Prediction and measurement", heads, columns, tuple(rows))
+    return with_helps(table, [words(one.helps) for one in made], at=len(heads) - 3)
 
 
 def verdicts_csv(made: Sequence[Verdict]) -> str:
@@ -170,14 +175,14 @@ def verdicts_csv(made: Sequence[Verdict]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     numbers = ("mcc", "low", "high", "n", "mcc_untrained")
-    writer.writerow(["model", "axis", "value", *further, "predicted", "measured", "verdict", *numbers])
+    writer.writerow(["model", "axis", "value", *further, "helps", "predicted", "measured", "verdict", *numbers])
     for one in made:
         axes = [axis_text(one.setting[axis]) if axis in one.setting else "" for axis in further]
         score = one.score
         ends = [*map(_exact, (None,) * 3 if score is None else (score.mean, score.low, score.high))]
         ends += [str(score.n if score else 0), _exact(one.untrained.mean if one.untrained else None)]
-        row = [one.model, one.axis, axis_text(one.value), *axes, _words(one.predicted), one.measured, one.agreement]
-        writer.writerow([*row, *ends])
+        row = [one.model, one.axis, axis_text(one.value), *axes, words(one.helps)]
+        writer.writerow([*row, _words(one.predicted), one.measured, one.agreement, *ends])
     return buffer.getvalue()
 
 

@@ -13,11 +13,14 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from harness.helps import words
 from harness.study.records import AxisValue, Records
 from harness.study.statistics import Estimate
-from harness.study.tables import Row, Table, axis_text
+from harness.study.tables import HELPS, Row, Table, axis_text
 
 HEADING_WIDTH = 9
+#: Width of the column of helps where a table has to be narrow.
+HELPS_WIDTH = 16
 
 
 def terminal(
@@ -31,7 +34,7 @@ def terminal(
         Lines above the tables.
     layouts
         The tables, arranged in one way or another, preferred first; the first that fits the width is written, and
-        before an arrangement is given up, it is tried with narrower scores.
+        before an arrangement is given up, it is tried with narrower scores and helps.
     lines
         Footnotes.
     width
@@ -41,7 +44,7 @@ def terminal(
         Write ANSI colours.
     """
     drawn = _fitting(layouts, width)
-    widest = max((_natural_width(table) for table in drawn), default=0)
+    widest = max((_natural_width(table) for table, _ in drawn), default=0)
     buffer = io.StringIO()
     console = Console(
         file=buffer,
@@ -53,9 +56,11 @@ def terminal(
     )
     for heading in headings:
         console.print(Text(textwrap.fill(heading, width), style="bold"))
-    for table in drawn:
+    for table, caption in drawn:
         console.print()
         console.print(table)
+        if caption:
+            console.print(Text(textwrap.fill(caption, width), style="dim"))
     console.print()
     for line in lines:
         indent = " " * (len(line) - len(line.lstrip()))
@@ -64,13 +69,13 @@ def terminal(
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
-def _fitting(layouts: Sequence[Sequence[Table]], width: int) -> list[RichTable]:
-    """The first arrangement that fits; where none does, the last one."""
-    drawn: list[RichTable] = []
+def _fitting(layouts: Sequence[Sequence[Table]], width: int) -> list[tuple[RichTable, str]]:
+    """The first arrangement that fits, each table with its caption; where none does, the last one."""
+    drawn: list[tuple[RichTable, str]] = []
     for layout in layouts:
         for compact in (False, True):
-            drawn = [_rich(table, compact=compact) for table in layout]
-            if all(_natural_width(table) <= width for table in drawn):
+            drawn = [(_rich(table, compact=compact), table.caption) for table in layout]
+            if all(_natural_width(table) <= width for table, _ in drawn):
                 return drawn
     return drawn
 
@@ -103,9 +108,18 @@ def _rich(table: Table, *, compact: bool) -> RichTable:
         name = Text("" if repeats else row.labels[0], style=style or "bold")
         texts = [text.replace(" ± ", "±") if compact else text for text in table.texts(row)]
         scores = (_score(text, score.mark, style) for text, score in zip(texts, row.scores, strict=True))
-        drawn.add_row(name, *(Text(label, style=style) for label in row.labels[1:]), *scores)
+        labels = _labels(table, row, compact=compact)[1:]
+        drawn.add_row(name, *(Text(label, style=style) for label in labels), *scores)
         before = row
     return drawn
+
+
+def _labels(table: Table, row: Row, *, compact: bool) -> list[str]:
+    """A row's labels; where the table has to be narrow, helps over several lines."""
+    return [
+        textwrap.fill(label, HELPS_WIDTH) if compact and head == HELPS else label
+        for head, label in zip(table.heads, row.labels, strict=True)
+    ]
 
 
 def _block(row: Row) -> str:
@@ -134,6 +148,7 @@ def markdown(heading: str, made: Sequence[Table], lines: Sequence[str]) -> str:
         body = [[*row.labels, *table.texts(row)] for row in table.rows]
         rows = (f"| {' | '.join(map(_plain, cells))} |" for cells in (titles, rule, *body))
         parts += [f"## {_plain(table.title)}", "\n".join(rows)]
+        parts += [_plain(table.caption)] if table.caption else []
     items = (f"{'  ' if line.startswith('  ') else ''}- {_plain(line.strip())}" for line in lines)
     return "\n\n".join([*parts, "\n".join(items)]) + "\n"
 
@@ -151,11 +166,11 @@ def table_csv(records: Records) -> str:
     One row a cell and metric, floats in full precision; ``low`` and ``high`` are empty where one value gives no
     interval. Cells without a finished trial have one row with an empty metric.
     """
-    head = ["kind", "name", "cell", *records.axes, "metric", "mean", "low", "high", "n", "finished", "planned"]
+    head = ["kind", "name", "cell", *records.axes, "helps", "metric", "mean", "low", "high", "n", "finished", "planned"]
     rows: list[list[object]] = []
     for cell in records.cells.values():
         first, counts = next(iter(cell)), [len(cell.finished), len(cell)]
-        labels = ["model", first.model, first.cell, *_axes(first.axes, records)]
+        labels = ["model", first.model, first.cell, *_axes(first.axes, records), words(cell.helps)]
         found = [[*labels, metric, *_numbers(cell.estimate(metric)), *counts] for metric in cell.metrics]
         rows += found or [[*labels, "", *_numbers(None), *counts]]
     for group in records.finished.by_data.values():
@@ -163,20 +178,23 @@ def table_csv(records: Records) -> str:
         keys = dict.fromkeys(key for record in group for key in record.baselines)
         for _, name, metric in (key.split("/", 2) for key in keys):
             value = group.baseline(name, metric)
-            rows.append(["baseline", name, "", *labels, metric, *_numbers(value), "", ""])
+            rows.append(["baseline", name, "", *labels, "", metric, *_numbers(value), "", ""])
     return _csv(head, rows)
 
 
 def trials_csv(records: Records) -> str:
-    """Every trial and metric, unaveraged; a trial without metrics has one row that says how it ended."""
-    head = ["trial_id", "cell", "model", "seed", "state", "metric", "value", "reason"]
+    """Every trial and metric, unaveraged; a trial without metrics has one row that says how it ended.
+
+    Helps are those of the trial's own scores; a baseline has none.
+    """
+    head = ["trial_id", "cell", "model", "seed", "helps", "state", "metric", "value", "reason"]
     rows: list[list[object]] = []
     for record in records:
-        labels = [record.trial_id, record.cell, record.model, record.seed, record.state]
-        values = {**record.metrics, **record.baselines}
-        rows += [[*labels, name, repr(value), ""] for name, value in values.items()]
-        if not values or record.failure:
-            rows.append([*labels, "", "", record.failure or ""])
+        labels, helps = [record.trial_id, record.cell, record.model, record.seed], words(record.helps)
+        rows += [[*labels, helps, record.state, name, repr(value), ""] for name, value in record.metrics.items()]
+        rows += [[*labels, "", record.state, name, repr(value), ""] for name, value in record.baselines.items()]
+        if not (record.metrics or record.baselines) or record.failure:
+            rows.append([*labels, helps, record.state, "", "", record.failure or ""])
     return _csv(head, rows)
 
 

@@ -122,7 +122,7 @@ class Trainer:
         if fast:
             groups.append({"params": fast, "lr": rate * spec.mechanism_rate, "base": rate * spec.mechanism_rate})
         self.optimizer = torch.optim.Adam(groups, fused=True)  # one call for all parameters: a fifth of a small step
-        self.predicted = PredictedConditions(model, data, device) if spec.monitor in PREDICTED_METRICS else None
+        self.predicted = PredictedConditions(model, data, device, seed) if spec.monitor in PREDICTED_METRICS else None
         self.epoch = 0
         self.best = math.inf  # of the monitored metric, turned so that less is better
         self.best_epoch = 0

@@ -51,13 +51,15 @@ def choose_start(
     TrialFailure, TrialStopped, TrialInterrupted
         As in `Trainer.run`.
     """
-    if spec.starts.number == 1:
+    number = spec.starts.number
+    assert isinstance(number, int), "the trial resolves train.starts.number: auto"
+    if number == 1:
         return
     if files.checkpoint.exists():
         shutil.rmtree(folder, ignore_errors=True)  # left where a process died right after the choice
         return
     until = max(1, round(spec.starts.share * spec.epochs))
-    losses = [_loss(make, k, folder / str(k), files, until, leave) for k in range(spec.starts.number)]
+    losses = [_loss(make, k, folder / str(k), files, until, leave) for k in range(number)]
     finite = [loss for loss in losses if isinstance(loss, float)]
     if not finite:
         raise next(loss for loss in losses if isinstance(loss, TrialFailure))

@@ -131,6 +131,7 @@ class ManyTrials:
             epochs=folder.read_metrics(),
             result=folder.read_result(),
             first_of_cell=False,
+            helps=(),
             artifacts={folder.result: ""},
         )
 

@@ -40,7 +40,15 @@ data = PerturbationData(
     frames=frames, index=index, u=u, condition=condition, conditions=tuple(names), perturbations=tuple(singles),
     splits=splits, ood=("double",), pairs="random", fingerprint="", feature_names=tuple(f"g{k}" for k in range(genes)),
 )
-scoring.Predictor = lambda *_: lambda condition, control: control + 0.1
+class Moved:
+    def __init__(self, *_):
+        pass
+
+    def within(self, stratum):
+        return lambda condition, control: control + 0.1
+
+
+scoring.Predictor = Moved
 scoring.score_latents = lambda *_: {}
 before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
 scored = scoring.score_ood(torch.nn.Linear(1, 1), data, None, 500, 0)

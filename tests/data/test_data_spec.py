@@ -72,9 +72,23 @@ def test_pairs_are_words(kind):
         "none",
         "none",
     ]
-    assert kind().pairs == "true"
     with pytest.raises(ValidationError, match="pairs"):
         kind(pairs="sometimes")
+
+
+def test_only_simulated_cells_that_an_assay_would_destroy_have_no_twins_by_default():
+    assert SimulationData().pairs == "true"
+    assert PerturbseqData().pairs == "random"
+    assert PerturbseqData(process={"responsive": 3, "steps": 1}).pairs == "random"
+    assert PerturbseqData(pairs=True).pairs == "true"
+    for process in ({"steps": 2, "lagged": "diagonal"}, LinearGaussianSpec(steps=2, lagged="diagonal")):
+        spec = PerturbseqData(process=process)
+        assert spec.pairs == "true"
+        assert PerturbseqData.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_a_file_of_cells_has_random_controls_whatever_the_process_says():
+    assert PerturbseqData(path="cells.h5ad", process={"steps": 2, "lagged": "diagonal"}).pairs == "random"
 
 
 @pytest.mark.parametrize("kind", [SimulationData, PerturbseqData])

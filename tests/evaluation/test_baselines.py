@@ -1,10 +1,15 @@
 import numpy as np
 import pytest
+from comparing import means
 from sklearn.decomposition import PCA
 
 from harness.evaluation.baselines import BASELINES, Baselines, CannotPredict
 from harness.evaluation.ridge import Ridge
 from harness.evaluation.scores import NonFiniteError
+
+
+def estimated(train, **options):
+    return Baselines(means(train), **options)
 
 
 @pytest.fixture
@@ -14,7 +19,7 @@ def train():
 
 
 def test_shifts_by_hand(train):
-    baselines = Baselines(train)
+    baselines = estimated(train)
     np.testing.assert_allclose(baselines.shift("control_mean", "A+B"), [0, 0])
     np.testing.assert_allclose(baselines.shift("additive", "A"), [1, 0])
     np.testing.assert_allclose(baselines.shift("additive", "A+B"), [1, 4])
@@ -23,7 +28,7 @@ def test_shifts_by_hand(train):
 
 
 def test_predictions_keep_the_variance_of_the_control_cells(train):
-    baselines = Baselines(train)
+    baselines = estimated(train)
     cells = np.random.default_rng(0).normal(size=(20, 2))
     for name in BASELINES:
         predicted = baselines.predict(name, "A+B", cells)
@@ -35,28 +40,26 @@ def test_additive_is_exact_where_the_truth_is(train):
     rng = np.random.default_rng(1)
     effects = rng.normal(size=(2, 5))
     control = rng.normal(size=(10, 5))
-    baselines = Baselines({"control": control, "A": control + effects[0], "B": control + effects[1]})
+    baselines = estimated({"control": control, "A": control + effects[0], "B": control + effects[1]})
     np.testing.assert_allclose(baselines.predict("additive", "A+B", control), control + effects.sum(axis=0))
 
 
 def test_doubles_in_training_are_ignored(train):
-    more = Baselines(train | {"A+B": np.full((3, 2), 99.0)})
-    np.testing.assert_allclose(more.mean_effect, Baselines(train).mean_effect)
+    more = estimated(train | {"A+B": np.full((3, 2), 99.0)})
+    np.testing.assert_allclose(more.mean_effect, estimated(train).mean_effect)
 
 
 def test_refusals(train):
     with pytest.raises(CannotPredict, match="no training cells of C alone"):
-        Baselines(train).shift("additive", "A+C")
+        estimated(train).shift("additive", "A+C")
     with pytest.raises(ValueError, match="unknown baseline"):
-        Baselines(train).shift("best", "A")
+        estimated(train).shift("best", "A")
     with pytest.raises(ValueError, match="control"):
-        Baselines({"A": train["A"]})
+        estimated({"A": train["A"]})
     with pytest.raises(ValueError, match="no single perturbation"):
-        Baselines({"control": train["control"]})
-    with pytest.raises(ValueError, match="training cells of B are empty"):
-        Baselines(train | {"B": np.zeros((0, 2))})
+        estimated({"control": train["control"]})
     with pytest.raises(NonFiniteError, match="training cells of A"):
-        Baselines(train | {"A": np.array([[np.nan, 0.0]])})
+        estimated(train | {"A": np.array([[np.nan, 0.0]])})
 
 
 def additive_world(conditions, genes=30, seed=0):
@@ -71,14 +74,14 @@ def additive_world(conditions, genes=30, seed=0):
 
 def test_two_hot_ridge_of_singles_is_all_but_additive():
     train, effects = additive_world(["A", "B", "C"])
-    baselines = Baselines(train)
+    baselines = estimated(train)
     np.testing.assert_allclose(baselines.shift("linear", "A+B"), effects["A"] + effects["B"], rtol=1e-3)
     assert baselines.embedding_of("A+B") == "one-hot"
 
 
 def test_linear_learns_a_member_that_was_seen_in_pairs_alone():
     train, effects = additive_world(["A", "B", "C", "A+D", "B+D", "C+D"])
-    baselines = Baselines(train)
+    baselines = estimated(train)
     with pytest.raises(CannotPredict):
         baselines.shift("additive", "D")
     np.testing.assert_allclose(baselines.shift("linear", "D"), effects["D"], rtol=1e-2, atol=1e-2)
@@ -90,7 +93,7 @@ def test_linear_from_given_vectors_predicts_what_was_never_seen():
     weights = random.normal(size=(3, 40))
     control = random.normal(size=(1, 40))
     cells = {name: control + 0.5 + vector @ weights for name, vector in vectors.items() if name != "p19"}
-    baselines = Baselines({"control": control, **cells}, vectors=vectors)
+    baselines = estimated({"control": control, **cells}, vectors=vectors)
     np.testing.assert_allclose(baselines.shift("linear", "p19"), 0.5 + vectors["p19"] @ weights, atol=0.01)
     assert baselines.embedding_of("p19") == "given vectors"
     closest = min(list(vectors)[:-1], key=lambda name: np.linalg.norm(vectors[name] - vectors["p19"]))
@@ -104,7 +107,7 @@ def test_gene_loadings_are_those_of_sklearn_and_carry_over_to_unseen_genes():
     names = [f"g{k}" for k in range(25)]
     control = random.normal(size=(1, 25))
     cells = {name: control + random.normal(size=25) for name in names[:12]}
-    baselines = Baselines({"control": control, **cells}, features=names)
+    baselines = estimated({"control": control, **cells}, features=names)
     fitted = PCA(10).fit(np.concatenate([control, *cells.values()]))
     loadings = (fitted.components_ * fitted.singular_values_[:, None]).T
     distances = np.linalg.norm(loadings[:12] - loadings[20], axis=1)
@@ -119,7 +122,7 @@ def test_gene_loadings_are_those_of_sklearn_and_carry_over_to_unseen_genes():
 
 def test_nearest_prefers_shared_members_and_itself():
     train, _ = additive_world(["A", "B", "C", "A+C"])
-    baselines = Baselines(train)
+    baselines = estimated(train)
     both = 0.5 * (baselines.effects["A"] + baselines.effects["B"])
     np.testing.assert_allclose(baselines.shift("nearest", "A+B"), both)
     np.testing.assert_allclose(baselines.shift("nearest", "A"), baselines.effects["A"])

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from harness.evaluation.prediction import evaluate_ood
+from comparing import evaluate
 
 FOLDER = os.environ.get("HARNESS_REAL_DATA")
 
@@ -20,7 +19,7 @@ def test_five_real_doubles_with_both_singles_seen():
     cells = {c: values[condition == c] for c in np.unique(condition)}
     singles = {c: x for c, x in cells.items() if "+" not in c}
     doubles = {c: x for c, x in cells.items() if "+" in c and all(m in singles for m in c.split("+"))}
-    found = evaluate_ood(doubles, singles, singles["control"], lambda _, control: control, seed=0)
+    found = evaluate(doubles, singles, singles["control"], lambda _, control: control, seed=0)
     assert len(found.conditions) == 5
     table = {row: (m["rmse_relative_mean"], m["pearson_delta"]) for row, m in found.baselines.items()}
     assert table["additive"] == pytest.approx((0.429, 0.870), abs=2e-3)

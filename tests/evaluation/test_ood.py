@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+from comparing import reference, score_condition
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.metrics import r2_score, roc_auc_score
 
 from harness.evaluation.clouds import BANDWIDTHS, Cloud
-from harness.evaluation.ood import Reference, measures_of, score_condition
+from harness.evaluation.ood import measures_of
 from harness.evaluation.registry import METRICS, split_half_name
 from harness.evaluation.scores import NonFiniteError
 
@@ -110,9 +111,9 @@ def test_cells_that_share_a_part_score_zero_on_average_where_they_are_no_pair():
         random = np.random.default_rng(s)
         shared = np.repeat(random.normal(size=(20, 5)), 4, axis=0)
         predicted = (shared + random.normal(size=shared.shape)) / 2**0.5
-        reference = Reference(random.normal(size=(40, 5)), shared, seed=0)
+        truth = reference(random.normal(size=(40, 5)), shared, seed=0)
         for kin, scores in found.items():
-            scores.append(reference.score(Cloud(predicted, kin=kin)).values)
+            scores.append(truth.score(Cloud(predicted, kin=kin)).values)
     for name, spread in (("mmd", 0.003), ("energy_distance", 0.02)):
         assert np.mean([scores[name] for scores in found[4]]) == pytest.approx(0.0, abs=spread)
         assert np.mean([scores[name] for scores in found[1]]) > spread
@@ -150,16 +151,16 @@ def test_degenerate_cells_give_numbers():
 
 def test_floor_is_a_score_between_halves(cells):
     _, true, control = cells
-    floor = Reference(true, control, seed=0).floor().values
+    floor = reference(true, control, seed=0).floor().values
     assert set(floor) == {split_half_name(name) for name in measures_of(genes=False)}
     assert floor["rmse_relative_floor"] > floor["rmse_relative_mean_floor"] > 0
     rng = np.random.default_rng(4)
     big = rng.normal(3.0, 1.0, (1000, 5)) + np.arange(5)
-    large = Reference(big, big - np.arange(5) - 1, seed=0).floor().values
+    large = reference(big, big - np.arange(5) - 1, seed=0).floor().values
     assert large["energy_distance_floor"] == pytest.approx(0.0, abs=0.01)
     assert large["pearson_delta_ceiling"] > 0.99
     assert large["rmse_relative_floor"] == pytest.approx(np.sqrt(2 / (big**2).mean()), rel=0.05)
-    nothing = Reference(true[:3], control, seed=0).floor()
+    nothing = reference(true[:3], control, seed=0).floor()
     assert nothing.values == {}
     assert "cannot be halved" in nothing.warnings[0]
 
@@ -271,8 +272,8 @@ def test_without_pot_there_is_no_wasserstein_and_all_else_stands(cells, monkeypa
 
 def test_floors_stand_beside_every_score_on_genes_too(genes):
     _, true, control = genes
-    reference = Reference(true, control, seed=0, genes=True)
-    floor = reference.floor().values
-    assert set(floor) == {split_half_name(name) for name in reference.score(true).values}
+    truth = reference(true, control, seed=0, genes=True)
+    floor = truth.floor().values
+    assert set(floor) == {split_half_name(name) for name in truth.score(true).values}
     assert floor["rmse_relative_top20de_floor"] > floor["rmse_relative_mean_top20de_floor"] > 0
     assert 0.5 < floor["de_auroc_ceiling"] <= 1.0

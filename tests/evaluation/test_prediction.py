@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+from comparing import evaluate, means, score_condition
 
 from harness.evaluation.baselines import Baselines, CannotPredict
 from harness.evaluation.discrimination import NORMALISED, RANK
-from harness.evaluation.ood import measures_of, score_condition
-from harness.evaluation.prediction import evaluate_ood
+from harness.evaluation.measured import Measured
+from harness.evaluation.ood import measures_of
+from harness.evaluation.prediction import Comparison, evaluate_ood
 from harness.evaluation.registry import split_half_name
 from harness.evaluation.scores import NonFiniteError
 
@@ -29,7 +31,7 @@ def additive(condition, control):
 
 
 def test_every_row_stands_on_the_same_conditions_and_metrics():
-    found = evaluate_ood(DOUBLES, TRAIN, CONTROL, additive, max_cells=50, seed=0)
+    found = evaluate(DOUBLES, TRAIN, CONTROL, additive, max_cells=50, seed=0)
     assert found.conditions == tuple(DOUBLES)
     assert set(found.baselines) == ROWS
     names = {*measures_of(genes=False), RANK, NORMALISED}
@@ -40,15 +42,15 @@ def test_every_row_stands_on_the_same_conditions_and_metrics():
     assert found.excluded == {}
     assert found.warnings == ()
     assert set(found.intervals) == {"model", "floor", *ROWS}
-    for row, means in (("model", found.metrics), ("floor", found.floors), *found.baselines.items()):
-        assert set(found.intervals[row]) == set(means)
+    for row, scores in (("model", found.metrics), ("floor", found.floors), *found.baselines.items()):
+        assert set(found.intervals[row]) == set(scores)
         for name, (low, high) in found.intervals[row].items():
-            assert low <= means[name] + 1e-12
-            assert high >= means[name] - 1e-12
+            assert low <= scores[name] + 1e-12
+            assert high >= scores[name] - 1e-12
 
 
 def test_order_of_rows_in_an_additive_world():
-    found = evaluate_ood(DOUBLES, TRAIN, CONTROL, additive, seed=0)
+    found = evaluate(DOUBLES, TRAIN, CONTROL, additive, seed=0)
     assert found.metrics["pearson_delta"] > 0.98
     assert found.baselines["additive"]["pearson_delta"] > 0.98
     assert found.baselines["control_mean"]["pearson_delta"] == 0.0
@@ -59,18 +61,18 @@ def test_order_of_rows_in_an_additive_world():
 
 def test_several_cells_of_one_control_cell_are_no_pair():
     """Control cells several times over are the baseline of no change, whose cells stand there once."""
-    found = evaluate_ood(DOUBLES, TRAIN, CONTROL, lambda condition, control: np.repeat(control, 5, axis=0), seed=0)
+    found = evaluate(DOUBLES, TRAIN, CONTROL, lambda condition, control: np.repeat(control, 5, axis=0), seed=0)
     for name in ("energy_distance", "mmd"):
         assert found.metrics[name] == pytest.approx(found.baselines["control_mean"][name], rel=1e-9)
 
 
 def test_a_row_is_scored_as_score_condition_does():
-    found = evaluate_ood({"A+B": DOUBLES["A+B"]}, TRAIN, CONTROL, additive, seed=7)
+    found = evaluate({"A+B": DOUBLES["A+B"]}, TRAIN, CONTROL, additive, starts=CONTROL, seed=7)
     expected = score_condition(additive("A+B", CONTROL), DOUBLES["A+B"], CONTROL, seed=7).values
     assert found.per_condition["model"]["A+B"] == expected
     assert found.metrics == expected
     assert not any(found.intervals.values())
-    shifted = Baselines(TRAIN).predict("additive", "A+B", CONTROL)
+    shifted = Baselines(means(TRAIN)).predict("additive", "A+B", CONTROL)
     by_hand = score_condition(shifted, DOUBLES["A+B"], CONTROL, seed=7).values
     assert found.baselines["additive"] == pytest.approx(by_hand)
 
@@ -82,7 +84,7 @@ def test_what_one_row_cannot_predict_is_in_no_row():
         return additive(condition, control)
 
     cells = DOUBLES | {"A+D": draw("A+D", 40, 30)}
-    found = evaluate_ood(cells, TRAIN, CONTROL, model, seed=0)
+    found = evaluate(cells, TRAIN, CONTROL, model, seed=0)
     assert found.conditions == ("A+B", "B+C")
     assert found.excluded == {
         "A+D": "additive: no training cells of D alone",
@@ -92,22 +94,22 @@ def test_what_one_row_cannot_predict_is_in_no_row():
 
 
 def test_a_baseline_that_can_predict_nothing_leaves_the_table():
-    found = evaluate_ood({"A+D": draw("A+D", 40, 30)}, TRAIN, CONTROL, additive, seed=0)
+    found = evaluate({"A+D": draw("A+D", 40, 30)}, TRAIN, CONTROL, additive, seed=0)
     assert set(found.baselines) == {"control_mean", "mean_effect", "nearest"}  # A is shared
     assert found.conditions == ("A+D",)
     assert any("additive can predict no condition" in w for w in found.warnings)
 
 
 def test_control_is_not_a_condition_and_nothing_is_no_crash():
-    found = evaluate_ood({"control": CONTROL, "A": draw("A", 40, 40)}, TRAIN, CONTROL, additive, seed=0)
+    found = evaluate({"control": CONTROL, "A": draw("A", 40, 40)}, TRAIN, CONTROL, additive, seed=0)
     assert found.conditions == ("A",)
-    empty = evaluate_ood({}, TRAIN, CONTROL, additive, seed=0)
+    empty = evaluate({}, TRAIN, CONTROL, additive, seed=0)
     assert empty.metrics == {}
     assert empty.conditions == ()
 
 
 def test_model_without_change_is_named_once():
-    found = evaluate_ood(DOUBLES, TRAIN, CONTROL, lambda condition, control: control, seed=0)
+    found = evaluate(DOUBLES, TRAIN, CONTROL, lambda condition, control: control, seed=0)
     assert found.metrics["pearson_delta"] == 0.0
     assert len(found.warnings) == 1
     assert found.warnings[0].startswith("model: pearson_delta")
@@ -116,16 +118,14 @@ def test_model_without_change_is_named_once():
 
 def test_a_diverged_model_is_refused_by_name():
     with pytest.raises(NonFiniteError, match=r"model prediction of A\+B"):
-        evaluate_ood(DOUBLES, TRAIN, CONTROL, lambda condition, control: control * np.nan, seed=0)
+        evaluate(DOUBLES, TRAIN, CONTROL, lambda condition, control: control * np.nan, seed=0)
 
 
 def test_same_seed_same_numbers_and_subsampling():
     kwargs = {"max_cells": 20}
-    first = evaluate_ood(DOUBLES, TRAIN, CONTROL, additive, seed=1, **kwargs)
-    assert first == evaluate_ood(DOUBLES, TRAIN, CONTROL, additive, seed=1, **kwargs)
-    assert first.metrics != evaluate_ood(DOUBLES, TRAIN, CONTROL, additive, seed=2, **kwargs).metrics
-    with pytest.raises(ValueError, match="max_cells"):
-        evaluate_ood(DOUBLES, TRAIN, CONTROL, additive, max_cells=0)
+    first = evaluate(DOUBLES, TRAIN, CONTROL, additive, seed=1, **kwargs)
+    assert first == evaluate(DOUBLES, TRAIN, CONTROL, additive, seed=1, **kwargs)
+    assert first.metrics != evaluate(DOUBLES, TRAIN, CONTROL, additive, seed=2, **kwargs).metrics
 
 
 GENES = tuple(f"g{k}" for k in range(60))
@@ -142,12 +142,12 @@ def genes_of(condition, n, seed):
 def test_rows_on_genes_have_gene_sets_ranks_and_floors():
     train = {c: genes_of(c, 100, i) for i, c in enumerate(("control", "A", "B", "C"))}
     cells = {c: genes_of(c, 60, 10 + i) for i, c in enumerate(("A+B", "A+C", "B+C"))}
-    best = Baselines(train)
+    best = Baselines(means(train))
 
     def model(condition, control):
         return best.predict("additive", condition, control)
 
-    found = evaluate_ood(cells, train, train["control"], model, seed=0, features=GENES)
+    found = evaluate(cells, train, train["control"], model, seed=0, features=GENES)
     assert found.metrics["perturbation_rank"] == 1.0
     assert found.baselines["control_mean"]["perturbation_rank"] < 1.0
     assert found.floors["perturbation_rank_ceiling"] == 1.0
@@ -162,9 +162,9 @@ def test_rows_on_genes_have_gene_sets_ranks_and_floors():
 
 
 def test_only_what_is_asked_for_is_scored():
-    found = evaluate_ood(DOUBLES, TRAIN, CONTROL, additive, seed=0, metrics=("rmse", "pearson_delta"))
+    found = evaluate(DOUBLES, TRAIN, CONTROL, additive, seed=0, metrics=("rmse", "pearson_delta"))
     assert set(found.metrics) == {"rmse", "pearson_delta"}
-    whole = evaluate_ood(DOUBLES, TRAIN, CONTROL, additive, seed=0)
+    whole = evaluate(DOUBLES, TRAIN, CONTROL, additive, seed=0)
     assert found.metrics["rmse"] == whole.metrics["rmse"]
 
 
@@ -181,7 +181,7 @@ class Counted(dict):
 
 
 def test_cells_are_read_condition_by_condition_and_once():
-    cells, train = Counted(DOUBLES), Counted(TRAIN)
-    evaluate_ood(cells, train, CONTROL, additive, seed=0)
+    cells = Counted({name: Measured.of(of, name) for name, of in DOUBLES.items()})
+    held_out = Measured.of(CONTROL, "control")
+    evaluate_ood([Comparison(cells, held_out, TRAIN["control"], Baselines(means(TRAIN)), additive)], seed=0)
     assert cells.read == dict.fromkeys(DOUBLES, 1)
-    assert train.read == dict.fromkeys(TRAIN, 1)

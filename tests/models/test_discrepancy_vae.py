@@ -1,13 +1,19 @@
 """The discrepancy-VAE against its equations written out again, by hand or in NumPy."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
-from harness.model_spec import DiscrepancyVAESpec
+from harness.data.fingerprint import fingerprint
+from harness.data_spec import SimulationData
+from harness.model_spec import DiscrepancyVAESpec, PerturbedVAESpec
 from harness.models import build_model
 from harness.models.discrepancy_vae import mmd, ramp
+from harness.trial import run_trial
+from harness.trial_spec import EvaluateSpec, TrainSpec, TrialSpec
 
 SPEC = DiscrepancyVAESpec(latent_dim=3, hidden=16, discrepancy=7.0, kl=1.5, sparsity=0.3, bandwidth=50.0)
 
@@ -110,6 +116,36 @@ def test_targets_sharpen_with_temperature_and_follow_the_network():
     assert model.targets().max(1).values.min() > 0.999
 
 
+def test_predictions_may_have_a_temperature_of_their_own_as_in_the_published_notebook():
+    model = _model(SPEC.model_copy(update={"prediction_temperature": 1.0}))
+    model.temperature.fill_(5.0)
+    trained = model.targets()
+    predicted = model.eval().targets()
+    logits = model.targeting(torch.eye(4))
+    torch.testing.assert_close(trained, torch.softmax(5.0 * logits, dim=1))
+    torch.testing.assert_close(predicted, torch.softmax(logits, dim=1))
+    other = _model().eval()
+    other.temperature.fill_(5.0)
+    torch.testing.assert_close(other.targets(), torch.softmax(5.0 * logits, dim=1))
+
+
+def test_the_published_rule_keeps_the_weights_of_least_unweighted_training_loss(tmp_path):
+    data = SimulationData(preset="tiny")
+    spec = TrialSpec(
+        model=DiscrepancyVAESpec(latent_dim=4, hidden=8),
+        data=data,
+        train=TrainSpec(epochs=6, monitor="train/unweighted"),
+        evaluate=EvaluateSpec(ood=False, conditions=False),
+        data_fingerprint=fingerprint(data),
+    )
+    result = run_trial(spec, tmp_path / "trial", device="cpu", cache_dir=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "trial" / "metrics.jsonl").read_text().splitlines()]
+    best = min(lines, key=lambda line: line["metrics"]["train/unweighted"])
+    assert result.metrics["train/best_epoch"] == best["epoch"]
+    with pytest.raises(ValidationError, match="is a sum of discrepancy_vae's terms, and perturbed_vae has others"):
+        TrialSpec.model_validate(spec.model_dump() | {"model": PerturbedVAESpec()})
+
+
 def test_the_temperature_is_kept_with_the_weights():
     model = _model()
     model.begin_epoch(70, 100)
@@ -182,6 +218,7 @@ def test_the_objective_is_the_published_one(over):
     assert loss.total.item() == pytest.approx(total + 0.3 * expected["sparsity_penalty"], rel=1e-3)
     bound = expected["reconstruction"] + 7.0 * expected["discrepancy"] + 1.5 * expected["kl"]
     assert loss.terms["bound"].item() == pytest.approx(bound, rel=1e-3)
+    assert loss.terms["unweighted"].item() == pytest.approx(sum(expected.values()), rel=1e-3)
 
 
 def test_the_bound_does_not_depend_on_the_schedule_of_weights():

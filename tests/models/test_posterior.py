@@ -80,11 +80,32 @@ CITE = [
 @torch.no_grad()
 def test_the_kl_of_a_trajectory_is_that_of_the_joint_gaussians(spec):
     model, frames = _model(spec), torch.randn(1, 3, 6).double()
-    responsive, invariant, _ = model._infer_trajectory(frames, U)
+    responsive, invariants, _ = model._infer_trajectory(frames, U)
     mechanisms = model._mechanisms_over_time(U, 3)
-    _, kl_v, kl_i = model.trajectory_bound(frames, responsive, invariant, mechanisms, None)
-    exact = kl_divergence(_joint_posterior(responsive, invariant), _joint_prior(model, mechanisms))
+    _, kl_v, kl_i = model.trajectory_bound(frames, responsive, invariants, mechanisms, None)
+    exact = kl_divergence(_joint_posterior(responsive, invariants[0]), _joint_prior(model, mechanisms))
     torch.testing.assert_close((kl_v + kl_i)[0], exact)
+
+
+@torch.no_grad()
+def test_strangers_beside_each_other_share_no_invariant_part_and_no_past():
+    """Of a cell and a control drawn for it, CITE-VAE's bound is that of two frames, each with a z_i of its own."""
+    model = _model(_spec(CiteVAESpec, pairing="random", mechanisms="free"))
+    assert model.mechanisms.lagged == "none"
+    frames = torch.randn(4, 2, 6).double()
+    exact = []
+    for row in frames:
+        for x, u in zip(row, torch.cat([torch.zeros_like(U), U]), strict=True):
+            features, invariant = model.infer(x[None], u[None])
+            prior = _joint_prior(model, [model.mechanisms(u[None])])
+            exact.append(kl_divergence(_joint_posterior([features], invariant), prior))
+    terms = model.loss(frames, U.expand(4, -1), 1.0, None).terms
+    torch.testing.assert_close(terms["kl_responsive"] + terms["kl_invariant"], torch.stack(exact).mean())
+    # the latents of a cell do not depend on the stranger
+    other = torch.cat([torch.randn(4, 1, 6).double(), frames[:, 1:]], dim=1)
+    under = U.expand(4, -1)
+    for block, same in zip(model.encode(frames, under), model.encode(other, under), strict=True):
+        torch.testing.assert_close(block, same)
 
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])

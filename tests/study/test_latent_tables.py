@@ -6,7 +6,6 @@ from harness.study.notes import notes
 from harness.study.records import Records
 from harness.study.report import write_report
 from harness.study.tables import latent_tables, tables
-from harness.study.tracked_trial import TrackedTrial, identity_tags
 
 
 def metrics_of(level, *, ceiling=None):
@@ -79,13 +78,3 @@ def test_the_page_holds_them_and_the_terminal_is_spared(folder):
         assert "† Not above the untrained encoder" in written
     assert "Ceiling" not in report.text
     assert "Supervised (oracle)" in report.text
-
-
-def test_an_oracle_is_tagged_as_one():
-    def tags(**params):
-        return identity_tags(
-            TrackedTrial("id", "cell", 0, "model", "data", params, epochs=[], result=None, first_of_cell=True)
-        )
-
-    assert tags(**{"model.kind": "supervised"})["oracle_latents"] == "true"
-    assert "oracle_latents" not in tags(**{"model.kind": "beta_vae"})

@@ -60,7 +60,7 @@ def test_what_a_trial_takes_is_let_through(model, data, tmp_path):
 
 
 def test_a_file_of_cells_knows_neither_targets_nor_pairs():
-    file, simulated = PerturbseqData(path="cells.h5ad"), PerturbseqData()
+    file, simulated = PerturbseqData(path="cells.h5ad"), PerturbseqData(pairs="true")
     for wrong in ({"targets": "known"}, {"targets": "known_unordered"}, {"pairing": "true"}):
         model = PerturbedVAESpec(**wrong)
         assert mismatch(model, file).field == next(iter(wrong))

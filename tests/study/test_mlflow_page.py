@@ -1,5 +1,6 @@
 import json
 
+from harness.helps import HELPS_TAG
 from harness.study.mlflow_page import runs_address, score_columns, score_view
 
 METRICS = [
@@ -37,6 +38,12 @@ def test_columns_are_wide_enough_for_their_names():
     assert view["columnOrder"][-len(view["selectedColumns"]) :] == view["selectedColumns"]
     assert view["columnOrder"] == list(view["columnWidths"])
     assert all(view["columnWidths"][f"metrics.`{name}`"] > 7 * len(name) for name in score_columns(METRICS))
+
+
+def test_the_view_shows_the_helps_before_the_scores():
+    view = json.loads(score_view(METRICS))
+
+    assert view["selectedColumns"][:2] == [f"tags.`{HELPS_TAG}`", "metrics.`identifiability/mcc`"]
 
 
 def test_without_scores_there_is_no_view():

@@ -70,7 +70,7 @@ def test_table_csv_is_complete_and_exact(folder):
     plan = planned(spec)
     fill(folder, plan.points)
     write_report(folder, spec, plan)
-    records = read_records(folder, plan.points)
+    records = read_records(folder, spec, plan.points)
     rows = rows_of(folder.report / "table.csv")
     models = {(row["cell"], row["metric"]): row for row in rows if row["kind"] == "model"}
     assert len(models) == 8 * len(records.metrics)
@@ -90,7 +90,7 @@ def test_trials_csv_gives_back_every_number(folder):
     write_report(folder, spec, plan)
     rows = rows_of(folder.report / "trials.csv")
     found = {(row["trial_id"], row["metric"]): row["value"] for row in rows}
-    records = read_records(folder, plan.points)
+    records = read_records(folder, spec, plan.points)
     for one in records.finished:
         assert all(float(found[one.trial_id, name]) == value for name, value in one.metrics.items())
     (waiting,) = [row for row in rows if row["trial_id"] == plan.trials[0].trial_id]
@@ -185,7 +185,7 @@ def test_a_search_is_ranked_and_cut(folder):
     report = write_report(folder, spec, planned(spec), points=points)
     assert "The best 30 cells by validation/loss; table.csv holds all." in report.text
     assert len({row["cell"] for row in rows_of(folder.report / "table.csv") if row["kind"] == "model"}) == 40
-    records = ranked(read_records(folder, points), spec.objective[0])
+    records = ranked(read_records(folder, spec, points), spec.objective[0])
     losses = [one.metrics["validation/loss"] for one in records]
     assert losses == sorted(losses)
 
@@ -234,7 +234,7 @@ def test_a_pruned_trial_says_why(folder):
     trial = plan.trials[0]
     write_result(folder, trial.trial_id, state="pruned", failure=None)
     folder.trial(trial.trial_id).request_stop("worse than the median")
-    first = next(iter(read_records(folder, plan.points)))
+    first = next(iter(read_records(folder, spec, plan.points)))
     assert (first.state, first.failure) == ("pruned", "worse than the median")
 
 

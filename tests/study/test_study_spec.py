@@ -10,7 +10,6 @@ from harness.study.spec import (
     ExpectSpec,
     ObjectiveSpec,
     StudySpec,
-    json_schema,
     predicts,
 )
 
@@ -47,6 +46,22 @@ def test_truth_and_test_select_only_when_marked():
     assert "oracle: true" in refused(objective=metric)
     assert study(objective={**metric, "oracle": True}).oracle_selection
     assert not study().oracle_selection
+
+
+@pytest.mark.parametrize(
+    ("settings_by", "by_truth"), [("truth", True), ("validation", False), ("published", False), ("none", False)]
+)
+def test_a_file_says_how_its_settings_were_chosen(settings_by, by_truth):
+    said = study(settings_by=settings_by)
+    assert said.selected_by_truth == by_truth
+    assert not said.oracle_selection  # of which the objective alone decides
+
+
+def test_settings_were_chosen_by_truth_where_the_objective_looks_at_it():
+    metric = {"metric": "identifiability/mcc", "direction": "maximize", "oracle": True}
+    assert study(objective=metric).selected_by_truth
+    assert study().settings_by == "none"
+    assert "settings_by" in refused(settings_by="mcc")
 
 
 @pytest.mark.parametrize("metric", ["train/loss", "baseline/additive/ood/x/r2", "loss"])
@@ -210,20 +225,3 @@ def test_expectation_is_about_an_axis_of_the_study():
     assert "its axes are model, sparsity" in refused(
         grid={"sparsity": [0, 1]}, expect={"axis": "latent_dim", "identifies_where": "> 0"}
     )
-
-
-def test_schema_knows_models_data_and_base():
-    schema = json_schema()
-    text = json.dumps(schema)
-    assert "base" in schema["properties"]
-    assert "required" not in schema
-    for definition in ("PerturbedVAESpec", "BetaVAESpec", "SimulationData", "PerturbseqData", "LinearGaussianSpec"):
-        assert f"#/$defs/{definition}" in text
-        assert definition in schema["$defs"]
-    assert schema["$defs"]["CiteVAESpec"]["additionalProperties"] is False
-
-
-def test_schema_has_no_dangling_reference():
-    schema = json_schema()
-    referred = {part.split('"')[0] for part in json.dumps(schema).split("#/$defs/")[1:]}
-    assert referred <= set(schema["$defs"])

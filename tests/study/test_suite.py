@@ -149,10 +149,11 @@ def test_the_dry_run_sums_up(place):
         finish(root, study, lambda value: 0.9)
     more = suite_of(place, SUITE, "seeds=3")
     said = suite_dry_run(more, root).splitlines()
-    assert said[0] == "  both-one: 2 cells, 6 trials; 2 to run, 4 s"
-    assert said[1] == "  both-two: 1 cell, 3 trials; 1 to run, 2 s"
+    assert said[0] == "  both-one: 2 cells, 6 trials; 2 to run, 4 s; helps: pairs, sizes"
+    assert said[1] == "  both-two: 1 cell, 3 trials; 1 to run, 2 s; helps: pairs, sizes"
     assert said[2] == "2 studies, 9 trials; 3 to run"
     assert "6 s" in said[3]
+    assert [line.split(":")[0] for line in said[4:-1]] == ["Help pairs", "Help sizes"]
 
 
 def test_the_report_has_a_row_a_study_and_every_figure(place):
@@ -171,11 +172,16 @@ def test_the_report_has_a_row_a_study_and_every_figure(place):
         "undecided": "0",
         "MCC where predicted": "0.95",
         "MCC where not": "0.95",
+        "helps": "pairs, sizes",
     }
     said = " ".join(made.text.split())  # a terminal's width decides where lines break
     assert "agree at 1 of 2 cells, disagree at 1, and 0 are undecided" in said
     assert "one: Prediction and measurement agree at 1 of 2 values; they disagree at sparsity 0." in said
     assert "Not launched yet: two." in said
+    shared = "Every model here has helps that a user with her own cells lacks: pairs, sizes."
+    for text in (said, (out / "index.html").read_text(), (out / "summary.md").read_text()):
+        assert shared in text
+        assert text.count("Help pairs: each cell is trained beside its twin") == 1
     assert (out / "index.html").read_text().count("data:image/png;base64,") == 1
     finish(root, suite.studies[1], lambda value: 0.95)
     suite_report(suite, root)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import UserError
+from harness.helps import Help
 from harness.study.mlflow_store import check_uri, connect, create_default_store, default_uri
 from harness.study.tracked import flattened
 from harness.study.tracking import TrackedTrial, Tracker
@@ -42,6 +43,7 @@ def trial(**changes):
         epochs=EPOCHS,
         result=RESULT,
         first_of_cell=True,
+        helps=(Help("targets"), Help("sizes", ("latent_dim", "input_pca"))),
     )
     return replace(blank, **changes)
 
@@ -106,14 +108,36 @@ def test_what_is_not_finite_is_left_out(driving, tracker):
 
 
 def test_tags_and_params(driving, tracker):
-    tracker(oracle_selection=True).sync(trial())
+    tracker().sync(trial())
     (child,) = driving.runs()[1]
     tags = child.data.tags
     assert tags["cell"] == "perturbed_vae · sparsity=0.1"
     assert (tags["host"], tags["git_commit"], tags["slurm_job_id"]) == ("node7", "abc", "12_3")
-    assert (tags["warnings"], tags["oracle_selection"]) == ("a block collapsed", "true")
+    assert tags["warnings"] == "a block collapsed"
     assert child.data.params == {"model.sparsity": "0.1", "train.patience": "null"}
     assert (child.info.start_time, child.info.end_time) == (1700000000000, 1700000010000)
+
+
+def test_a_run_has_a_tag_for_each_help_and_one_for_all(driving, tracker):
+    tracker().sync(trial())
+    tracker().sync(trial(trial_id="another", helps=()))
+    of = {child.data.tags["trial_id"]: child.data.tags for child in driving.runs()[1]}
+    helped, alone = of["0123456789abcdef"], of["another"]
+    assert (helped["helps"], helped["oracle_targets"]) == ("targets, sizes", "true")
+    assert helped["oracle_sizes"] == "latent_dim, input_pca"
+    assert alone["helps"] == "none"
+    assert not [key for key in alone if key.startswith("oracle_")]
+
+
+def test_a_run_that_an_older_version_made_keeps_its_tags(driving, tracker):
+    tracker().sync(trial(epochs=EPOCHS[:2], result=None))
+    (child,) = driving.runs()[1]
+    for key in [key for key in child.data.tags if key == "helps" or key.startswith("oracle_")]:
+        driving.client().delete_tag(child.info.run_id, key)
+    tracker().sync(trial())
+    (child,) = driving.runs()[1]
+    assert child.info.status == "FINISHED"
+    assert not [key for key in child.data.tags if key == "helps" or key.startswith("oracle_")]
 
 
 def test_scores_of_a_cell_are_logged_once_and_again_when_seeds_are_added(driving, tracker):

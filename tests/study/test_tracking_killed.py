@@ -50,6 +50,7 @@ def trial(name, lines, result):
         epochs=lines,
         result=result,
         first_of_cell=True,
+        helps=(),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from pathlib import Path
 
@@ -17,15 +16,15 @@ from harness.data.later import hold_out_later
 from harness.data.perturbseq.gene_vectors import GeneVectors, loadings, read_vectors
 from harness.data.perturbseq.labels import CONTROL, PAIR_FORMS, Labels, members_of, read_labels
 from harness.data.perturbseq.layout import Layout, lay_out
-from harness.data.perturbseq.reader import CellFile, Expression, doubt, expression_matrix, read_expression
+from harness.data.perturbseq.reader import CellFile, Expression, doubt, read_expression
 from harness.data.perturbseq.replay import kept_split
 from harness.data.perturbseq.simulator import design_of, simulate
 from harness.data.perturbseq.splits import Assignment
 from harness.data.perturbseq.time_course import components, transported
+from harness.data.perturbseq.uneven_columns import accounted_for, uneven_columns
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
-
-log = logging.getLogger(__name__)
+from harness.words import counted
 
 
 def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> PerturbationData:
@@ -62,12 +61,11 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
             spec.values,
             spec.preprocess,
             layer=spec.layer,
-            training=layout.training,
+            training=layout.cells[layout.training],
             perturbed=labels.perturbed,
         )
-        if improbable := doubt(file, expression.source, spec.values):
-            log.warning("%s: %s", where, improbable)
-        log.info("%s; %s", _sentence(file, labels, expression.source, expression.held), ", ".join(expression.steps))
+        notes = _notes(spec, file, labels, layout, expression)
+        read = _sentence(file, labels, layout, expression)
         truth = None if spec.path else _truth(spec, file, layout)
         genes = expression.genes
     conditions = layout.assignment.conditions
@@ -75,10 +73,10 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
     condition = torch.tensor([number[name] for name in layout.conditions], dtype=torch.int64)
     index = layout.index
     if spec.time_pairs == "ot":
-        low = components(expression.values, np.searchsorted(layout.cells, layout.training), spec.seed)
+        low = components(expression.values, layout.training, spec.seed)
         seen = index.shape[1] - layout.assignment.held_out
-        index = transported(index, layout.splits, layout.conditions, low, seen)
-    vectors = _vectors(spec, given, labels, layout, expression, genes)
+        index = transported(index, layout.splits, layout.conditions, low, seen, layout.stratum)
+    vectors = _vectors(spec, given, labels, layout, expression)
     data = PerturbationData(
         frames=torch.from_numpy(expression.values),
         index=torch.from_numpy(index),
@@ -91,6 +89,10 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
         pairs=spec.pairs if layout.times is None else "drawn",
         fingerprint=fingerprint,
         targets=None if spec.path else _targets(spec, layout.assignment.perturbations),
+        strata=layout.use.strata,
+        stratum=None if layout.stratum is None else torch.from_numpy(layout.stratum),
+        read=read,
+        notes=notes,
         truth=truth,
         feature_names=genes,
         excluded=layout.assignment.excluded,
@@ -102,21 +104,6 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
     )
     held_out = spec.process.held_out_steps if spec.path is None else layout.assignment.held_out
     return hold_out_later(data, held_out)
-
-
-def describe(spec: PerturbseqData) -> str:
-    """One sentence on what a file was found to hold, without reading its matrix whole.
-
-    Raises
-    ------
-    UserError
-        If ``spec.path`` is not set, or the file cannot be used.
-    """
-    if spec.path is None:
-        raise UserError("data.path is not set: simulated counts have no file to look into; set it to an .h5ad file")
-    with CellFile(Path(spec.path), spec.gene_names) as file:
-        labels = read_labels(file.obs, str(file.path), spec)
-        return _sentence(file, labels, *expression_matrix(file, spec.values, spec.layer))
 
 
 def _path(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Path:
@@ -153,16 +140,15 @@ def _vectors(
     labels: Labels,
     layout: Layout,
     expression: Expression,
-    genes: tuple[str, ...],
 ) -> GeneVectors | None:
     """Vectors of genes, as u is made of them; None where u is one-hot."""
     assert isinstance(spec.seed, int)
     if spec.perturbation_features == "onehot":
         return None
     if given is None:
-        controls = layout.training[labels.conditions[layout.training] == CONTROL]
-        values = expression.values[np.searchsorted(layout.cells, controls)]
-        given = loadings(values, genes, spec.loading_components, spec.seed)
+        is_control = labels.conditions[layout.cells[layout.training]] == CONTROL
+        values = expression.values[layout.training[is_control]]
+        given = loadings(values, expression.genes, spec.loading_components, spec.seed)
     return given.standardised(layout.assignment.perturbations)
 
 
@@ -207,11 +193,37 @@ def _quality(labels: Labels, layout: Layout, expression: Expression) -> dict[str
     }
 
 
-def _sentence(file: CellFile, labels: Labels, source: str, held: str) -> str:
-    members = Counter(len(members_of(name)) for name in set(labels.conditions))
-    return (
-        f"{file.path}: {len(file.obs)} cells × {len(file.genes)} genes; {source} holds "
-        f"{'counts' if held == 'counts' else 'log-normalised values'}; obs[{labels.column!r}] names "
-        f"{members[1]} singles and {members[2]} doubles (pairs as {PAIR_FORMS[labels.grammar]}), with "
-        f"{int(np.sum(labels.conditions == CONTROL))} control cells labelled {' or '.join(map(repr, labels.control))}"
-    )
+def _notes(
+    spec: PerturbseqData, file: CellFile, labels: Labels, layout: Layout, expression: Expression
+) -> tuple[str, ...]:
+    """What is to be said of the data wherever their scores stand."""
+    found = []
+    if improbable := doubt(file, expression.source, spec.values):
+        found.append(improbable)
+    if spec.path is not None:
+        obs = file.obs.iloc[layout.use.rows]
+        known = accounted_for(spec, labels.column, layout.times)
+        found += [one.sentence for one in uneven_columns(obs, layout.use.conditions, known)]
+    return tuple(found)
+
+
+def _sentence(file: CellFile, labels: Labels, layout: Layout, expression: Expression) -> str:
+    """What was read and what was left out, in one line."""
+    use, assignment = layout.use, layout.assignment
+    counts = Counter(use.conditions)
+    members = Counter(len(members_of(name)) for name in counts)
+    excluded = sum(counts[name] for name in assignment.excluded)
+    left_out = [f"{cells:,} cells {why}" for why, cells in use.left_out.items() if cells]
+    if excluded:
+        left_out.append(f"{excluded:,} cells of {counted(len(assignment.excluded), 'condition')} that no split can use")
+    parts = [
+        f"{file.path.name}: {len(use.conditions):,} cells × {len(expression.genes):,} genes",
+        f"{expression.source} holds {'counts' if expression.held == 'counts' else 'log-normalised values'} "
+        f"({', '.join(expression.steps)})",
+        f"obs[{labels.column!r}] names {members[1]:,} singles and {members[2]:,} pairs, written "
+        f"{PAIR_FORMS[labels.grammar]}, and {counts[CONTROL]:,} control cells labelled "
+        f"{' or '.join(map(repr, labels.control))}",
+        f"strata of obs: {', '.join(use.strata)}" if use.strata else "no strata",
+        f"left out: {', '.join(left_out) if left_out else 'nothing'}",
+    ]
+    return "; ".join(parts)

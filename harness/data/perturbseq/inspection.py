@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.data.perturbseq.blocks import empty_rows
 from harness.data.perturbseq.cell_file import CellFile, block_runs, refuse_too_large
+from harness.data.perturbseq.cells_in_use import CellsInUse, cells_in_use
 from harness.data.perturbseq.guides import as_written, propose
 from harness.data.perturbseq.labels import (
     COLUMNS,
@@ -22,13 +24,17 @@ from harness.data.perturbseq.labels import (
     read_labels,
 )
 from harness.data.perturbseq.reader import ValuesWord, doubt, expression_matrix, matrix_holds
-from harness.data.perturbseq.splits import TEST_SHARE, Assignment, Shares, assign
-from harness.data.perturbseq.time_points import TimePoints, columns_of_times, read_times
+from harness.data.perturbseq.splits import CONTROL_TEST_SHARE, TEST_SHARE, Assignment, Shares, assign
+from harness.data.perturbseq.time_points import TimePoints, columns_of_times, orders, read_times
+from harness.data.perturbseq.uneven_columns import accounted_for, uneven_columns
 from harness.data.perturbseq.values import check_finite
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
 from harness.split_spec import LeavePerturbationOut, LeaveTimeOut, RuledSplit, SinglesToDoubles
 from harness.words import first
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Columns shown where a file has them, and what they usually say.
 OTHER_COLUMNS = {
@@ -100,12 +106,10 @@ def inspect_file(spec: PerturbseqData, progress: Callable[[int, int], None] = la
             found += _others(file, spec.column or "")
         else:
             found += _perturbations(labels)
-            times = _look_for_times(file, labels, found, problems)
-            _check_split(labels, times, spec.min_cells.least, file, problems, notes)
+            _check_cells(spec, file, labels, found, problems, notes)
             _check_targets(labels, file, notes)
             if spec.column is None:
                 _other_perturbations(file, labels, spec, notes)
-            _other_times(file, labels, times, notes)
             found += _others(file, labels.column)
         if spec.guides is None:
             _propose_guides(file, spec.column, notes)
@@ -172,9 +176,9 @@ def _sizes(counts: dict[str, int]) -> str:
 
 
 def _check_split(
-    labels: Labels,
+    spec: PerturbseqData,
+    use: CellsInUse,
     times: TimePoints | None,
-    min_cells: int,
     file: CellFile,
     problems: list[str],
     notes: list[str],
@@ -182,8 +186,8 @@ def _check_split(
     """Split the cells as a study would that says nothing of it, and propose other splits that the file can serve."""
 
     def split(by: RuledSplit, known: frozenset[str] | None = None) -> Assignment:
-        shares = Shares(0.1, TEST_SHARE, min_cells)
-        return assign(by, labels.conditions.tolist(), 0, shares, str(file.path), known=known, times=times)
+        shares, where = Shares(spec.validation, TEST_SHARE, CONTROL_TEST_SHARE, spec.min_cells), str(file.path)
+        return assign(by, use.conditions, 0, shares, where, known=known, times=times, strata=use.stratum)
 
     def serves(by: RuledSplit, known: frozenset[str] | None = None) -> bool:
         try:
@@ -207,7 +211,7 @@ def _check_split(
                 "to predict unseen perturbations put under data: in the study file   split: leave_perturbation_out   "
                 "and   perturbation_features: loadings   (or the path of a .csv with a vector of each gene)"
             )
-        elif serves(LeavePerturbationOut(), frozenset(labels.perturbed)):
+        elif serves(LeavePerturbationOut(), frozenset(gene for name in use.conditions for gene in members_of(name))):
             notes.append(
                 "to predict unseen perturbations put under data: in the study file   split: leave_perturbation_out   "
                 "and   perturbation_features: genes.csv   (your file, with a vector of each perturbed gene)"
@@ -244,25 +248,61 @@ def _other_perturbations(file: CellFile, labels: Labels, spec: PerturbseqData, n
         )
 
 
-def _other_times(file: CellFile, labels: Labels, taken: TimePoints | None, notes: list[str]) -> None:
+def _check_cells(
+    spec: PerturbseqData,
+    file: CellFile,
+    labels: Labels,
+    found: list[tuple[str, str]],
+    problems: list[str],
+    notes: list[str],
+) -> None:
+    """Which cells a study would use, whether they are a time course, and how they would be split."""
+    where = str(file.path)
+    try:
+        use = cells_in_use(spec, file.obs, labels.conditions, where)
+        obs = file.obs.iloc[use.rows]
+        times = read_times(obs, use.conditions, where, spec.time, labels.column)
+    except UserError as refusal:
+        problems.append(str(refusal))
+        return
+    for why, cells in use.left_out.items():
+        found.append(("left out", f"{cells:,} cells {why}"))
+    if use.stratum is not None:
+        told = [f"{name} ({np.sum(use.stratum == k):,} cells)" for k, name in enumerate(use.strata)]
+        found.append(("strata", f"obs[{spec.strata!r}]: {first(told, _MOST_NAMED)}"))
+    if times is not None:
+        counts = np.bincount(times.of_cell, minlength=len(times.points))
+        told = [f"{label} ({number:,} cells)" for label, number in zip(times.labels, counts, strict=True)]
+        found.append(("time", f"obs[{times.column!r}]: {len(told)} time points, {first(told, _MOST_NAMED)}"))
+    _check_split(spec, use, times, file, problems, notes)
+    if spec.time is None:
+        _other_times(obs, use.conditions, labels.column, times, notes)
+    notes += [one.sentence for one in uneven_columns(obs, use.conditions, accounted_for(spec, labels.column, times))]
+
+
+def _other_times(
+    obs: pd.DataFrame, conditions: Sequence[str], column: str, taken: TimePoints | None, notes: list[str]
+) -> None:
     """Columns of times that were not taken, and how to take them."""
-    chosen = next(iter(columns_of_times(file.obs, labels.column)), None)
-    for name in columns_of_times(file.obs, labels.column):
+    for name in columns_of_times(obs, column):
         try:
-            other = read_times(file.obs, str(file.path), name, labels.column)
+            other = read_times(obs, conditions, "the file", name, column)
         except UserError:  # of no use
             continue
-        if other is None or name == chosen:
+        if other is None or (taken is not None and name == taken.column):
             continue
-        if taken is None:
-            words = f"obs[{chosen!r}] holds no times that can be used; obs[{name!r}] does, and is not taken"
-        else:
+        if taken is not None:
             same = np.array_equal(other.of_cell, taken.of_cell)
             words = (
                 f"obs[{taken.column!r}] is taken for the times; obs[{name!r}], which "
                 f"{'puts cells in the same order' if same else 'differs from it'}, is not"
             )
-        notes.append(f"{words}: to take it put under data: in the study file   time: {name}")
+        elif not orders(conditions, other):
+            words = (
+                f"obs[{name!r}] holds {len(other.points)} times, but perturbations do not begin after the first of "
+                "them, so that it is taken for no time course"
+            )
+        notes.append(f"{words}: to take it put under data: in the study file   time: {name}   (here: --time {name})")
 
 
 def _merged(labels: Labels) -> str:
@@ -289,22 +329,6 @@ def _propose_guides(file: CellFile, column: str | None, notes: list[str]) -> Non
             f"obs[{name!r}] seems to name guides ({first(sorted(labels), 3)}), each a condition of its own unless "
             f"merged; to merge those of one gene put under data: in the study file   {as_written(rule)}"
         )
-
-
-def _look_for_times(
-    file: CellFile, labels: Labels, found: list[tuple[str, str]], problems: list[str]
-) -> TimePoints | None:
-    """Times, with the cells of each, where the file is a time course."""
-    try:
-        times = read_times(file.obs, str(file.path), None, labels.column)
-    except UserError as refusal:
-        problems.append(str(refusal))
-        return None
-    if times is not None:
-        cells = np.bincount(times.of_cell, minlength=len(times.points))
-        told = [f"{label} ({number:,} cells)" for label, number in zip(times.labels, cells, strict=True)]
-        found.append(("time", f"obs[{times.column!r}]: {len(told)} time points, {first(told, _MOST_NAMED)}"))
-    return times
 
 
 def _check_targets(labels: Labels, file: CellFile, notes: list[str]) -> None:

@@ -6,14 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.data.digest import file_digest
 from harness.data.partners import draw_controls
+from harness.data.perturbseq.cells_in_use import CellsInUse, cells_in_use
 from harness.data.perturbseq.labels import CONTROL, Labels
 from harness.data.perturbseq.reader import CellFile
-from harness.data.perturbseq.replay import cell_names, replayed
-from harness.data.perturbseq.splits import TEST_SHARE, Assignment, Rows, Shares, assign, places
+from harness.data.perturbseq.replay import replayed
+from harness.data.perturbseq.splits import (
+    CONTROL_TEST_SHARE,
+    TEST_SHARE,
+    Assignment,
+    Rows,
+    Shares,
+    assign,
+    places,
+)
 from harness.data.perturbseq.time_course import course_rows
 from harness.data.perturbseq.time_points import TimePoints, read_times
 from harness.data_spec import PerturbseqData
@@ -28,25 +36,29 @@ class Layout:
     Attributes
     ----------
     splits : name -> rows of ``index``.
-    assignment : which cells are in which split (of simulated trajectories: by their last cell), as rows of the file.
+    assignment : which cells are in which split (of simulated trajectories: by their last cell), as places in ``use``.
     index : (n, T) cells of each row, positions in ``cells``.
     conditions : canonical condition of each row.
-    cells : rows of the file that are in use, ascending.
-    training : those among them that training sees, rows of the file, ascending.
+    stratum : (n,) number of each row's stratum; None where cells have none.
+    cells : rows of the file that rows hold, in the order of the hash of their names.
+    training : positions in ``cells`` of those that training sees, ascending.
     names : split -> condition -> names of the cells that are its own, from which it can be replayed.
     file : SHA-256 of the file, where it names cells more than once.
-    times : of the cells, in a time course.
+    times : of the cells in use, in a time course.
+    use : the cells in use.
     """
 
     splits: dict[str, Rows]
     assignment: Assignment
     index: Rows
     conditions: list[str]
+    stratum: Rows | None
     cells: Rows
     training: Rows
     names: dict[str, dict[str, tuple[str, ...]]]
     file: str | None
     times: TimePoints | None
+    use: CellsInUse
 
 
 def lay_out(spec: PerturbseqData, file: CellFile, labels: Labels, where: str, known: frozenset[str] | None) -> Layout:
@@ -68,10 +80,51 @@ def lay_out(spec: PerturbseqData, file: CellFile, labels: Labels, where: str, kn
     Raises
     ------
     UserError
-        As the splits, the times and the replayed split say.
+        As the cells in use, the splits, the times and the replayed split say.
     """
     assert isinstance(spec.seed, int)
-    times = None if spec.path is None else read_times(file.obs, where, spec.time, labels.column)
+    trajectories = _trajectories(file) if spec.path is None else np.arange(len(file.obs))[:, None]
+    obs = file.obs.iloc[trajectories[:, -1]]
+    use = cells_in_use(spec, obs, labels.conditions[trajectories[:, -1]], where)
+    times = None
+    if spec.path is not None:
+        times = read_times(obs.iloc[use.rows], use.conditions, where, spec.time, labels.column)
+    _refuse_misfits(spec, times, where)
+    digest = None if file.obs.index.is_unique else file_digest(file.path)
+    if isinstance(spec.split, ReplaySplit):
+        path = Path(spec.split.path)
+        assignment = replayed(path, use.names.tolist(), use.conditions, where, known, times, digest)
+    else:
+        shares = _shares(spec)
+        assignment = assign(
+            spec.split, use.conditions, spec.seed, shares, where, known=known, times=times, strata=use.stratum
+        )
+    steps = trajectories.shape[1]
+    if times is None:
+        table, splits, places_of = _snapshots(spec, steps, use, assignment)
+    else:
+        table, splits = course_rows(assignment, use.conditions, times, spec.seed, use.stratum)
+        places_of = table[:, -1]
+    frames, index = np.unique(table, return_inverse=True)
+    index = index.reshape(table.shape).astype(np.int64)
+    seen = table.shape[1] - assignment.held_out
+    return Layout(
+        splits=splits,
+        assignment=assignment,
+        index=index,
+        conditions=[use.conditions[place] for place in places_of],
+        stratum=None if use.stratum is None else use.stratum[places_of],
+        cells=trajectories[use.rows].reshape(-1)[frames],
+        training=np.unique(index[splits["train"], :seen]),
+        names=_by_condition(assignment, use),
+        file=digest,
+        times=times,
+        use=use,
+    )
+
+
+def _refuse_misfits(spec: PerturbseqData, times: TimePoints | None, where: str) -> None:
+    """Refuse what a study file says of times and a file does not bear out."""
     if times is not None and spec.pairs == "none":
         raise UserError(
             f"{where}: obs[{times.column!r}] makes these cells a time course, whose rows need their earlier times; "
@@ -79,54 +132,40 @@ def lay_out(spec: PerturbseqData, file: CellFile, labels: Labels, where: str, kn
         )
     if times is None and spec.time_pairs != "random":
         raise UserError(f"{where}: data.time_pairs is {spec.time_pairs}, but the cells have no times; leave it out")
-    if spec.path is None:
-        trajectories = _trajectories(file)
-        test = spec.test_cells / (spec.cells + spec.test_cells)
-    else:
-        trajectories = np.arange(len(file.obs))[:, None]
-        test = TEST_SHARE
-    last = trajectories[:, -1]
-    conditions: list[str] = labels.conditions[last].tolist()
-    names = cell_names(file.obs.index)[last]
-    digest = None if file.obs.index.is_unique else file_digest(file.path)
-    if isinstance(spec.split, ReplaySplit):
-        assignment = replayed(Path(spec.split.path), names.tolist(), conditions, where, known, times, digest)
-    else:
-        shares = Shares(spec.validation, test, spec.min_cells.least)
-        assignment = assign(spec.split, conditions, spec.seed, shares, where, known=known, times=times)
-    if times is None:
-        table, splits, of = _snapshots(spec, trajectories, conditions, assignment)
-    else:
-        table, splits, of = course_rows(assignment, conditions, times, spec.seed)
-    cells, index = np.unique(table, return_inverse=True)
-    seen = table.shape[1] - assignment.held_out
-    return Layout(
-        splits=splits,
-        assignment=assignment,
-        index=index.reshape(table.shape).astype(np.int64),
-        conditions=of,
-        cells=cells,
-        training=np.unique(table[splits["train"], :seen]),
-        names=_by_condition(assignment, conditions, names),
-        file=digest,
-        times=times,
-    )
+
+
+def _shares(spec: PerturbseqData) -> Shares:
+    """What tests and validates of each condition: of simulated cells as many as the study file says."""
+    if spec.path is not None:
+        return Shares(spec.validation, TEST_SHARE, CONTROL_TEST_SHARE, spec.min_cells)
+    test = spec.test_cells / (spec.cells + spec.test_cells)
+    return Shares(spec.validation, test, test, spec.min_cells)
 
 
 def _snapshots(
-    spec: PerturbseqData, table: Rows, conditions: list[str], assignment: Assignment
-) -> tuple[Rows, dict[str, Rows], list[str]]:
-    """Rows of cells seen once, or of simulated trajectories; each row is one cell of the assignment."""
+    spec: PerturbseqData, steps: int, use: CellsInUse, assignment: Assignment
+) -> tuple[Rows, dict[str, Rows], Rows]:
+    """Rows of cells seen once, or of simulated trajectories of ``steps`` frames; each is one cell of the assignment.
+
+    Returns
+    -------
+    table : (n, T) frames: ``steps`` times the cell's place, plus the step.
+    splits : name -> rows.
+    places : (n,) place of each row's cell.
+    """
     assert isinstance(spec.seed, int)
     rows = np.sort(np.concatenate(list(assignment.splits.values())))
-    if spec.pairs != "true":
-        seen = table[:, -1]
-        is_control = np.asarray(conditions, dtype=object) == CONTROL
-        own = spec.pairs == "none"
-        first = np.arange(len(seen)) if own else draw_controls(is_control, assignment.splits, assignment.ood, spec.seed)
-        table = np.stack([seen[first], seen], axis=1)
+    last = np.arange(len(use.rows)) * steps + steps - 1
+    if spec.pairs == "true":
+        table = rows[:, None] * steps + np.arange(steps)
+    else:
+        is_control = np.asarray(use.conditions, dtype=object) == CONTROL
+        first = np.arange(len(last))
+        if spec.pairs == "random":
+            first = draw_controls(is_control, assignment.splits, assignment.ood, spec.seed, use.stratum)
+        table = np.stack([last[first[rows]], last[rows]], axis=1)
     splits = {name: np.searchsorted(rows, members) for name, members in assignment.splits.items()}
-    return table[rows], splits, [conditions[row] for row in rows]
+    return table, splits, rows
 
 
 def _trajectories(file: CellFile) -> Rows:
@@ -135,12 +174,12 @@ def _trajectories(file: CellFile) -> Rows:
     return order.reshape(file.obs["trajectory"].nunique(), -1)
 
 
-def _by_condition(
-    assignment: Assignment, conditions: list[str], names: npt.NDArray[np.object_]
-) -> dict[str, dict[str, tuple[str, ...]]]:
-    of = np.asarray(conditions, dtype=object)
+def _by_condition(assignment: Assignment, use: CellsInUse) -> dict[str, dict[str, tuple[str, ...]]]:
+    of = np.asarray(use.conditions, dtype=object)
     found = {}
     for split, cells in assignment.splits.items():
-        own = places(of[cells])
-        found[split] = {name: tuple(names[cells[own[name]]].tolist()) for name in assignment.conditions if name in own}
+        own = {name: part for (name, _), part in places(of[cells]).items()}
+        found[split] = {
+            name: tuple(use.names[cells[own[name]]].tolist()) for name in assignment.conditions if name in own
+        }
     return found

@@ -114,8 +114,8 @@ def replayed(
     absent = listed[rows < 0]
     if len(absent):
         raise UserError(
-            f"{where}: {len(absent)} of the {len(listed)} cells of {path} are not in this file (first {absent[0]!r}); "
-            "replay a split with the file it was made on"
+            f"{where}: {len(absent)} of the {len(listed)} cells of {path} are not in this file, or are left out of it "
+            f"(first {absent[0]!r}); replay a split with the file and the data.where it was made with"
         )
     if len(np.unique(rows)) < len(rows):
         raise UserError(f"{path}: names a cell in two splits, so that it is no split that a trial wrote")

@@ -30,8 +30,8 @@ _BLIND = ("train", "validation")
 
 
 def course_rows(
-    assignment: Assignment, conditions: Sequence[str], times: TimePoints, seed: int
-) -> tuple[Rows, dict[str, Rows], list[str]]:
+    assignment: Assignment, conditions: Sequence[str], times: TimePoints, seed: int, strata: Rows | None = None
+) -> tuple[Rows, dict[str, Rows]]:
     """Rows of a time course, paired at random.
 
     A condition has as many rows in a split as cells at that time after the first at which it has most; cells of other
@@ -48,18 +48,18 @@ def course_rows(
         Of each cell.
     seed
         The data seed.
+    strata
+        Number of the stratum of each cell, where there are some: a row is then of one stratum.
 
     Returns
     -------
     table : (n, T) cells of each row.
     splits : name -> rows.
-    conditions : of each row.
     """
     of = np.asarray(conditions, dtype=object)
     seen = len(times.points) - assignment.held_out
     parts: list[Rows] = []
     splits: dict[str, Rows] = {}
-    names: list[str] = []
     count = 0
     for split, cells in assignment.splits.items():
         home = "test" if split in assignment.ood else split
@@ -67,18 +67,20 @@ def course_rows(
         starts = starts[(of[starts] == CONTROL) & (times.of_cell[starts] == 0)]
         begins = count
         used = seen if split in _BLIND else len(times.points)
-        where = places(of[cells])
-        for name in (one for one in assignment.conditions if one in where):
-            own = cells[where[name]]
+        where = places(of[cells], None if strata is None else strata[cells])
+        order = {name: k for k, name in enumerate(assignment.conditions)}
+        for name, stratum in sorted((one for one in where if one[0] in order), key=lambda one: (order[one[0]], one[1])):
+            own = cells[where[name, stratum]]
             columns = [own[times.of_cell[own] == k] for k in range(used)]
-            columns[0] = columns[0] if len(columns[0]) else starts
+            if not len(columns[0]):
+                columns[0] = starts if strata is None else starts[strata[starts] == stratum]
             if min(map(len, columns)) == 0:
                 continue
-            parts.append(_together(columns, len(times.points), derive(seed, "time course", split, name)))
-            names += [name] * len(parts[-1])
+            purpose = (split, name) if strata is None else (split, name, f"stratum {stratum}")
+            parts.append(_together(columns, len(times.points), derive(seed, "time course", *purpose)))
             count += len(parts[-1])
         splits[split] = np.arange(begins, count)
-    return np.concatenate(parts), splits, names
+    return np.concatenate(parts), splits
 
 
 def _together(columns: list[Rows], times: int, seed: int) -> Rows:
@@ -90,7 +92,14 @@ def _together(columns: list[Rows], times: int, seed: int) -> Rows:
     return np.concatenate([table, np.repeat(table[:, -1:], times - len(columns), axis=1)], axis=1)
 
 
-def transported(index: Rows, splits: dict[str, Rows], conditions: Sequence[str], low: Matrix, seen: int) -> Rows:
+def transported(
+    index: Rows,
+    splits: dict[str, Rows],
+    conditions: Sequence[str],
+    low: Matrix,
+    seen: int,
+    strata: Rows | None = None,
+) -> Rows:
     """The same cells at each time, but each beside the one it can be reached from at least cost.
 
     Parameters
@@ -103,6 +112,8 @@ def transported(index: Rows, splits: dict[str, Rows], conditions: Sequence[str],
     low : (cells, components) where cells lie.
     seen
         Times that rows of training and validation have cells of.
+    strata
+        Number of the stratum of each row, where there are some.
 
     Returns
     -------
@@ -116,7 +127,7 @@ def transported(index: Rows, splits: dict[str, Rows], conditions: Sequence[str],
     result = index.copy()
     for split, rows in splits.items():
         last = (seen if split in _BLIND else index.shape[1]) - 1
-        for where in places(of[rows]).values():
+        for where in places(of[rows], None if strata is None else strata[rows]).values():
             here = rows[where]
             for batch in np.array_split(here, -(-len(here) // TRANSPORT_BATCH)):
                 for time in range(last, 0, -1):

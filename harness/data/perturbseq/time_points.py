@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from harness.data.perturbseq.guides import CONTROL
 from harness.errors import UserError
 from harness.words import first
 
@@ -89,17 +90,24 @@ class TimePoints:
         return self.points.index(number[1])
 
 
-def read_times(obs: pd.DataFrame, where: str, column: str | None, taken: str) -> TimePoints | None:
+def read_times(
+    obs: pd.DataFrame, conditions: Sequence[str], where: str, column: str | None, taken: str
+) -> TimePoints | None:
     """Times of all cells; None where the cells are a snapshot.
+
+    A column that nobody named makes a time course only where it orders conditions, see `orders`: a day is more often
+    that of a run, and a batch, than one of a course.
 
     Parameters
     ----------
     obs
         One row a cell.
+    conditions
+        Canonical condition of each cell.
     where
         Name of the data, for error messages.
     column
-        The user's word on the column, or ``none``; None: the first of `COLUMNS` that is there, in any case.
+        The user's word on the column, or ``none``; None: the first of `COLUMNS`, in any case, that orders conditions.
     taken
         The column of perturbations, which is no time.
 
@@ -108,13 +116,33 @@ def read_times(obs: pd.DataFrame, where: str, column: str | None, taken: str) ->
     UserError
         If the column is not there, some cells have no time, or labels do not tell their numbers.
     """
-    name = _find(obs, where, column, taken)
-    if name is None:
-        return None
+    if column is not None:
+        return _times(obs, where, _named(obs, where, column)) if column != NO_TIME else None
+    for name in columns_of_times(obs, taken):
+        try:
+            found = _times(obs, where, name)
+        except UserError:  # no times, or not of all cells: nobody said that it holds some
+            continue
+        if orders(conditions, found):
+            return found
+    return None
+
+
+def orders(conditions: Sequence[str], times: TimePoints) -> bool:
+    """Whether perturbations begin after the first time, as those of a course do.
+
+    Most perturbed conditions have no cell at the first time, and each that has one then also has one at the last.
+    """
+    of = np.asarray(conditions, dtype=object)
+    perturbed = set(of[of != CONTROL].tolist())
+    first, last = (set(of[times.of_cell == k].tolist()) - {CONTROL} for k in (0, len(times.points) - 1))
+    return 2 * len(first) < len(perturbed) and first <= last
+
+
+def _times(obs: pd.DataFrame, where: str, name: str) -> TimePoints:
+    """Times in one column."""
     values = obs[name]
     missing = int(values.isna().sum())
-    if missing == len(values) and column is None:
-        return None
     if missing:
         raise UserError(
             f"{where}: {missing} of {len(values)} cells have no time in obs[{name!r}]; remove them, set data.time to "
@@ -124,8 +152,6 @@ def read_times(obs: pd.DataFrame, where: str, column: str | None, taken: str) ->
     numbers = _numbers(distinct, f"{where}: obs[{name!r}]")
     points = sorted(set(numbers.values()))
     if len(points) < 2:
-        if column is None:
-            return None
         raise UserError(f"{where}: obs[{name!r}] holds one time only; set data.time: none, or name another column")
     place = {value: points.index(number) for value, number in numbers.items()}
     labels = {place[value]: str(value) for value in reversed(distinct)}
@@ -137,18 +163,14 @@ def read_times(obs: pd.DataFrame, where: str, column: str | None, taken: str) ->
     )
 
 
-def _find(obs: pd.DataFrame, where: str, column: str | None, taken: str) -> str | None:
+def _named(obs: pd.DataFrame, where: str, column: str) -> str:
     present = [str(name) for name in obs.columns]
-    if column == NO_TIME:
-        return None
-    if column is not None:
-        if column not in present:
-            raise UserError(
-                f"{where}: there is no column obs[{column!r}]; data.time can be none, or one of: "
-                f"{', '.join(present) or 'none at all'}"
-            )
-        return column
-    return next(iter(columns_of_times(obs, taken)), None)
+    if column not in present:
+        raise UserError(
+            f"{where}: there is no column obs[{column!r}]; data.time can be none, or one of: "
+            f"{', '.join(present) or 'none at all'}"
+        )
+    return column
 
 
 def columns_of_times(obs: pd.DataFrame, taken: str) -> tuple[str, ...]:

@@ -178,29 +178,38 @@ def test_columns_that_were_not_taken_are_told_with_how_to_take_them(tmp_path):
         data.obs["Time"] = np.arange(len(data)) % 2
         data.obs["day"] = np.arange(len(data)) % 5
 
-    told = [note for note in notes(tmp_path, more, min_cells=4) if "is taken for" in note]
+    told = [note for note in notes(tmp_path, more, min_cells=4) if "taken for" in note]
+    unordered = (
+        "holds {} times, but perturbations do not begin after the first of them, so that it is taken for no time "
+        "course: to take it put under data: in the study file   time: {}   (here: --time {})"
+    )
     assert told == [
+        f"obs['Time'] {unordered.format(2, 'Time', 'Time')}",
+        f"obs['day'] {unordered.format(5, 'day', 'day')}",
         "obs['condition'] is taken for the perturbation; obs['perturbation'], which differs from it in 25 cells, is "
         "not: to take it put under data: in the study file   column: perturbation   (here: --column perturbation)",
         "obs['condition'] is taken for the perturbation; obs['guide_ids'], which says the same, is not: to take it put "
         "under data: in the study file   column: guide_ids   (here: --column guide_ids)",
-        "obs['Time'] is taken for the times; obs['day'], which differs from it, is not: to take it put under data: in "
-        "the study file   time: day",
     ]
     named = notes(tmp_path, more, column="condition", min_cells=4)
     assert not any("is taken for the perturbation" in note for note in named)
 
 
-def test_times_beside_a_column_that_has_none_are_told(tmp_path):
-    def more(data):
-        data.obs["time"] = "later"
-        data.obs["day"] = np.arange(len(data)) % 5
+def _course(data):
+    """Perturbations begin after day 0, by which alone some control cells are."""
+    data.obs["day"] = np.where(np.arange(len(data)) < 12, "D0", np.array(["D2", "D6"])[np.arange(len(data)) % 2])
 
-    found = inspect_file(written(tmp_path / "cells.h5ad", change=more))
-    assert any(
-        note.startswith("obs['time'] holds no times that can be used; obs['day'] does") and note.endswith("time: day")
-        for note in found.notes
-    )
+
+def test_of_two_columns_of_times_the_one_that_orders_conditions_is_taken(tmp_path):
+    def more(data):
+        _course(data)
+        data.obs["time"] = np.arange(len(data)) % 2
+        data.obs["hours"] = data.obs["day"].str.replace("D", "")
+
+    found = inspect_file(written(tmp_path / "cells.h5ad", change=more), min_cells=5)
+    assert dict(found.found)["time"].startswith("obs['day']: 3 time points, D0 (12 cells)")
+    assert any("obs['hours'], which puts cells in the same order, is not" in note for note in found.notes)
+    assert any("obs['time'], which differs from it, is not" in note for note in found.notes)
 
 
 def _singles(data):
@@ -218,10 +227,10 @@ def _times(data):
         ((_singles,), {}, [{"split": "leave_perturbation_out", "perturbation_features": "loadings"}]),
         (
             (_singles, _times),
-            {"min_cells": 8},
+            {"min_cells": 8, "time": "day"},
             [{"split": "leave_perturbation_out", "perturbation_features": "loadings"}, {"split": "leave_time_out"}],
         ),
-        ((_times,), {"min_cells": 8}, [{"split": "leave_time_out"}]),
+        ((_times,), {"min_cells": 8, "time": "day"}, [{"split": "leave_time_out"}]),
     ],
 )
 def test_splits_that_the_file_serves_are_proposed_as_lines_that_work(tmp_path, changes, options, lines):
@@ -246,7 +255,7 @@ def test_perturbed_genes_that_are_not_measured_need_vectors_from_elsewhere(tmp_p
 
 
 def test_a_small_condition_at_one_time_is_a_problem(tmp_path):
-    found = inspect_file(written(tmp_path / "cells.h5ad", change=_times))
+    found = inspect_file(written(tmp_path / "cells.h5ad", change=_times), time="day")
     assert any("fewer than 20 cells" in problem and "at time D" in problem for problem in found.problems)
 
 

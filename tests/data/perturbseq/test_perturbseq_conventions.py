@@ -4,6 +4,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from file_order import as_filed
 from scipy import sparse
 
 from harness import cli
@@ -85,7 +86,7 @@ def written(convention, tmp_path, shuffled=True):
 @pytest.mark.parametrize("convention", CONVENTIONS, ids=lambda one: one.__name__)
 def test_each_convention_gives_the_same_cells(convention, tmp_path):
     path, options = written(convention, tmp_path, shuffled=False)
-    data = load(PerturbseqData(path=str(path), **options), tmp_path / "cache")
+    data = as_filed(load(PerturbseqData(path=str(path), **options), tmp_path / "cache"), path)
     assert data.conditions == ("control", "KLF1", "SET", "KLF1+SET")
     assert data.feature_names == SYMBOLS
     counts = raw(4 * CELLS)
@@ -141,7 +142,7 @@ def test_guides_are_proposed_and_the_proposal_works_as_it_stands(tmp_path, capsy
     assert cli.main(["data", "inspect", str(path), "--column", "guide_identity", *options]) == 0
     said = capsys.readouterr().out
     assert "guides        4 guides of 2 genes, 2 to 2 each (KLF1: KLF1_1, KLF1_2); 2 non-targeting" in said
-    assert '--set \'data.guides={pattern: "{gene}_{guide}", control: "NTg{guide}"}\'' in said
+    assert '--set \'data.guides={"pattern": ["{gene}_{guide}"], "control": ["NTg{guide}"]}\'' in said
 
 
 def test_a_template_that_cannot_work_is_refused_by_name(tmp_path, capsys):
@@ -155,7 +156,7 @@ def test_time_points_and_batches_are_shown(column, tmp_path):
     adata, _ = scperturb()
     adata.obs[column] = np.resize([0, 2, 10], len(adata))
     adata.write_h5ad(tmp_path / "cells.h5ad")
-    told = dict(inspect_file(PerturbseqData(path=str(tmp_path / "cells.h5ad"))).found)
+    told = dict(inspect_file(PerturbseqData(path=str(tmp_path / "cells.h5ad"), time=column)).found)
     assert told["time"] == f"obs[{column!r}]: 3 time points, 0 (34 cells), 2 (33 cells), 10 (33 cells)"
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from harness.data import load
-from harness.data.perturbseq import describe
 from harness.data.perturbseq.blocks import dense
 from harness.data.perturbseq.reader import CellFile
 from harness.data.perturbseq.values import what_holds
@@ -28,10 +27,11 @@ def data(path, tmp_path_factory):
     return load(PerturbseqData(path=str(path)), tmp_path_factory.mktemp("cache"))
 
 
-def test_what_the_notice_says_is_found(path):
-    sentence = describe(PerturbseqData(path=str(path)))
-    assert "3375 cells × 500 genes; X holds log-normalised values; obs['condition']" in sentence
-    assert "18 singles and 15 doubles (pairs as A+B), with 100 control cells labelled 'control'" in sentence
+def test_what_the_notice_says_is_found(data):
+    assert "norman19_subset.h5ad: 3,375 cells × 500 genes; X holds log-normalised values" in data.read
+    assert "18 singles and 15 pairs, written A+B, and 100 control cells labelled 'control'" in data.read
+    assert data.read.endswith("no strata; left out: 980 cells of 10 conditions that no split can use")
+    assert data.notes == ()
 
 
 def test_five_doubles_are_predicted_and_ten_excluded_by_name(data):
@@ -48,9 +48,9 @@ def test_five_doubles_are_predicted_and_ten_excluded_by_name(data):
 
 def test_cells_of_each_split(data):
     assert len(data.index) == 100 + 18 * 100 - 5 + 500  # one single has 95 cells
-    assert len(data.splits["test"]) == 19 * 20 - 1
-    assert len(data.control_rows("test")) == 20
-    assert len(data.control_rows("validation")) == 8
+    assert len(data.splits["test"]) == 33 + 18 * 20 - 1
+    assert len(data.control_rows("test")) == 33
+    assert len(data.control_rows("validation")) == 7
     trained = set(data.index[data.splits["train"]].flatten().tolist())
     for name in ("validation", "test", "double_seen2"):
         assert not trained & set(data.index[data.splits[name]].flatten().tolist())

@@ -6,7 +6,6 @@ import torch
 
 from harness.data import load
 from harness.data.fingerprint import fingerprint
-from harness.data.perturbseq import describe
 from harness.data.perturbseq.labels import members_of
 from harness.data.perturbseq.simulator import design_of, simulate
 from harness.data_spec import PerturbseqData
@@ -33,7 +32,7 @@ def test_simulated_cells_look_like_a_file():
 
 
 def test_simulated_data_carry_their_truth(tmp_path):
-    spec = small()
+    spec = small(pairs=True)
     data = load(spec, tmp_path)
     design = design_of(spec)
     assert data.pairs == "true"
@@ -51,6 +50,13 @@ def test_simulated_data_carry_their_truth(tmp_path):
     assert data.excluded == {}
     for name, target in zip(data.perturbations, data.targets, strict=True):
         assert torch.equal(target, design.targets[design.perturbations.index(name)])
+
+
+def test_by_default_the_control_beside_a_simulated_cell_is_not_its_twin(tmp_path):
+    data = load(small(), tmp_path)
+    assert data.pairs == "random"
+    control, cell = data.truth.invariant[data.index[:, 0]], data.truth.invariant[data.index[:, 1]]
+    assert not (control == cell).all(1).any()
 
 
 def test_mechanisms_belong_to_their_perturbations(tmp_path):
@@ -86,6 +92,7 @@ def test_expression_tells_the_latents(tmp_path):
 
 def test_time_steps_make_longer_rows(tmp_path):
     data = load(small(process={"steps": 3, "lagged": "diagonal"}), tmp_path)
+    assert data.pairs == "true"  # a cell's own past, and no control in its place
     assert data.index.shape == (900, 4)
     assert len(data.frames) == 3600
     assert data.truth.mechanisms.lagged.any()
@@ -206,5 +213,3 @@ def test_refusals(tmp_path):
         load(small(values="lognorm"), tmp_path)
     with pytest.raises(UserError, match=r"simulated counts .* conditions have fewer than 20 cells"):
         load(small(cells=50, test_cells=50, environments=8), tmp_path)
-    with pytest.raises(UserError, match=r"data\.path is not set"):
-        describe(small())

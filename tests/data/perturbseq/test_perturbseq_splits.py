@@ -6,13 +6,16 @@ from hypothesis import strategies as st
 from harness.data.partners import draw_controls
 from harness.data.perturbseq.splits import Shares, assign
 from harness.errors import UserError
+from harness.reading_spec import MinCells
 from harness.split_spec import SinglesToDoubles
 
 RULE = {"validation": 0.1, "test": 0.2, "min_cells": 3, "where": "file"}
 
 
 def singles_to_doubles(conditions, seed, *, validation, test, min_cells, where):
-    return assign(SinglesToDoubles(), conditions, seed, Shares(validation, test, min_cells), where)
+    return assign(
+        SinglesToDoubles(), conditions, seed, Shares(validation, test, test, MinCells(least=min_cells)), where
+    )
 
 
 def spread(counts, seed=0):

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from harness.data.perturbseq.splits import Shares, assign
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
+from harness.reading_spec import MinCells
 from harness.split_spec import ComboSeenK, LeavePerturbationOut, LeaveTimeOut, RandomCells, SinglesToDoubles
 
-SHARES = Shares(validation=0.1, test=0.2, min_cells=3)
+SHARES = Shares(validation=0.1, test=0.2, control=0.2, min_cells=MinCells(least=3))
 GENES = "ABCDEFGH"
 DOUBLES = ["A+B", "A+C", "B+C", "C+D", "E+F", "A+X", "X+Y"]
 COUNTS = {"control": 40, **dict.fromkeys(GENES, 20), **dict.fromkeys(DOUBLES, 10), "A+B+C": 10}

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from file_order import as_filed
 
 from harness.data import load
 from harness.data.fingerprint import fingerprint
@@ -83,11 +84,12 @@ def replayed(tmp_path, rule=RULE, **changes):
 
 def test_names_say_which_cells_are_in_a_split(tmp_path):
     data, again = replayed(tmp_path)
+    filed = as_filed(data, tmp_path / "cells.h5ad")
     obs = anndata.read_h5ad(tmp_path / "cells.h5ad").obs
     for split, own in data.split_record["cells"].items():
         for condition, cells in own.items():
             assert set(obs.loc[cells, "condition"]) == {condition}
-        frames = data.frames[data.index[data.splits[split], -1]]
+        frames = filed.frames[filed.index[data.splits[split], -1].sort().values]
         everyone = {cell for cells in own.values() for cell in cells}
         used = [name for name in obs.index if name in everyone]
         counts = anndata.read_h5ad(tmp_path / "cells.h5ad")[used].X
@@ -133,7 +135,10 @@ def relabelled():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"names": [f"other{k}" for k in range(276)]}, r"cells of .*split\.json are not in this file \(first 'cell"),
+        (
+            {"names": [f"other{k}" for k in range(276)]},
+            r"cells of .*split\.json are not in this file, or are left out of it \(first 'cell",
+        ),
         ({"labels": relabelled()}, r"1 cells have another condition here .* B and not A"),
         (
             {

@@ -277,8 +277,9 @@ def test_a_model_cannot_pair_a_course_anew(pairing, tmp_path):
 # ------------------------------------------------------------------------------------------- labels
 
 
-def times(values, column="day", asked=None):
-    return read_times(pd.DataFrame({"condition": ["A"] * len(values), column: values}), "file", asked, "condition")
+def times(values, column="day", asked=None, conditions=None):
+    obs = pd.DataFrame({"condition": conditions or ["A"] * len(values), column: values})
+    return read_times(obs, obs["condition"].tolist(), "file", asked, "condition")
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,7 @@ def times(values, column="day", asked=None):
     ],
 )
 def test_times_are_read_by_their_number(values, points, labels):
-    found = times(values)
+    found = times(values, asked="day")
     assert found.points == points
     assert found.labels == labels
     assert [found.points[k] for k in found.of_cell] == [
@@ -314,13 +315,34 @@ def test_times_are_read_by_their_number(values, points, labels):
 )
 def test_unclear_times_are_refused(values, sentence):
     with pytest.raises(UserError, match=sentence):
-        times(values)
+        times(values, asked="day")
+    # nobody said that the column holds times
+    assert times(values) is None
     assert times(values, asked="none") is None
 
 
+BEGUN = ["control", "control", "A", "B"]
+
+
+@pytest.mark.parametrize(
+    ("days", "conditions", "is_course"),
+    [
+        (["D0", "D2", "D2", "D2"], BEGUN, True),
+        (["D0", "D2", "D2", "D0"], BEGUN, False),  # half of the perturbations are there on the first day
+        (["D0", "D2", "D0", "D2"] * 2, ["control"] * 2 + ["A"] * 2 + ["control"] * 2 + ["B"] * 2, False),  # a batch
+        # most begin later, and what was there on the first day is gone on the last: two libraries, one after the other
+        (["D0", "D2", "D0", "D2", "D2"], ["control", "control", "A", "B", "C"], False),
+        (["D0", "D2", "D0", "D2", "D2", "D2"], ["control", "control", "A", "A", "B", "C"], True),
+    ],
+)
+def test_days_are_a_time_course_unasked_only_where_perturbations_begin_after_the_first(days, conditions, is_course):
+    assert (times(days, conditions=conditions) is not None) is is_course
+    assert times(days, conditions=conditions, asked="day").points == (0, 2)
+
+
 def test_a_column_of_times_is_found_or_named():
-    assert times(["D0", "D2"], column="Time").column == "Time"
-    assert times(["D0", "D2"], column="stage") is None
+    assert times(["D0", "D2", "D2", "D2"], column="Time", conditions=BEGUN).column == "Time"
+    assert times(["D0", "D2", "D2", "D2"], column="stage", conditions=BEGUN) is None
     assert times(["D0", "D2"], column="stage", asked="stage").points == (0, 2)
     assert times(["D2", "D2"]) is None
     assert times([None, None]) is None
