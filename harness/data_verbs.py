@@ -131,7 +131,7 @@ def _make_temporal(options: argparse.Namespace) -> None:
     )
     if options.images < _FEWEST_OF_SEQUENCE:
         print(
-            f"made {options.out}, too short for studies/temporal_causal3dident.yaml: that takes {_FEWEST_OF_SEQUENCE}"
+            f"made {options.out}, too short for studies/temporal_causal3dident.yaml, which needs {_FEWEST_OF_SEQUENCE}"
         )
         return
     _say_it_is_made(options, *_fitting_study(options.images, coarse=options.coarse))
