@@ -67,7 +67,7 @@ class Help:
         """What it is, and that a user with her own cells does not have it."""
         named = ", ".join(self.details)
         if self.word == "pairs":
-            return " ".join(_PAIRS[detail] for detail in self.details)
+            return " Elsewhere ".join(_PAIRS[detail] for detail in self.details)
         if self.word == "sizes":
             return (
                 f"sizes of the model equal those of the truth ({named}). A user with her own cells does not know how "
