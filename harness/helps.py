@@ -81,6 +81,11 @@ class Help:
         return _SENTENCES[self.word]
 
 
+def is_file_of_cells(data: AnyDataSpec) -> bool:
+    """Whether the data are somebody's cells, of which no truth is known; released images come with theirs."""
+    return isinstance(data, PerturbseqData) and data.path is not None
+
+
 def helps_of(spec: TrialSpec, *, selected: bool) -> tuple[Help, ...]:
     """The helps of one trial, in the order in which they are always named.
 
@@ -121,7 +126,7 @@ def footnotes(helps: Iterable[Help]) -> list[str]:
 def _found(model: AnyModelSpec, data: AnyDataSpec, selected: bool) -> Iterator[Help]:
     if _is_told_targets(model, data):
         yield Help("targets")
-    if not _is_file_of_cells(data):
+    if not is_file_of_cells(data):
         if data.pairs == "true" and _pairs(model):
             yield Help("pairs", (OVER_TIME if _is_over_time(data) else TWINS,))
         if sizes := tuple(_true_sizes(model, data)):
@@ -134,16 +139,11 @@ def _found(model: AnyModelSpec, data: AnyDataSpec, selected: bool) -> Iterator[H
         yield Help("selection")
 
 
-def _is_file_of_cells(data: AnyDataSpec) -> bool:
-    """Whether the data are somebody's cells, of which no truth is known; released images come with theirs."""
-    return isinstance(data, PerturbseqData) and data.path is not None
-
-
 def _is_told_targets(model: AnyModelSpec, data: AnyDataSpec) -> bool:
     """Whether a model is told which latents perturbations act on; ``auto`` tells it where the data know."""
     if not isinstance(model, CausalModelSpec) or model.mechanisms != "targeted":
         return False
-    return model.targets in ("known", "known_unordered") or (model.targets == "auto" and not _is_file_of_cells(data))
+    return model.targets in ("known", "known_unordered") or (model.targets == "auto" and not is_file_of_cells(data))
 
 
 def _pairs(model: AnyModelSpec) -> bool:
