@@ -67,7 +67,7 @@ class Help:
         """What it is, and that a user with her own cells does not have it."""
         named = ", ".join(self.details)
         if self.word == "pairs":
-            return " ".join(_PAIRS[detail] for detail in self.details)
+            return " Elsewhere ".join(_PAIRS[detail] for detail in self.details)
         if self.word == "sizes":
             return (
                 f"sizes of the model equal those of the truth ({named}). A user with her own cells does not know how "
@@ -79,6 +79,11 @@ class Help:
                 "user with her own cells cannot choose how strongly they respond."
             )
         return _SENTENCES[self.word]
+
+
+def is_file_of_cells(data: AnyDataSpec) -> bool:
+    """Whether the data are somebody's cells, of which no truth is known; released images come with theirs."""
+    return isinstance(data, PerturbseqData) and data.path is not None
 
 
 def helps_of(spec: TrialSpec, *, selected: bool) -> tuple[Help, ...]:
@@ -121,7 +126,7 @@ def footnotes(helps: Iterable[Help]) -> list[str]:
 def _found(model: AnyModelSpec, data: AnyDataSpec, selected: bool) -> Iterator[Help]:
     if _is_told_targets(model, data):
         yield Help("targets")
-    if not _is_file_of_cells(data):
+    if not is_file_of_cells(data):
         if data.pairs == "true" and _pairs(model):
             yield Help("pairs", (OVER_TIME if _is_over_time(data) else TWINS,))
         if sizes := tuple(_true_sizes(model, data)):
@@ -134,16 +139,11 @@ def _found(model: AnyModelSpec, data: AnyDataSpec, selected: bool) -> Iterator[H
         yield Help("selection")
 
 
-def _is_file_of_cells(data: AnyDataSpec) -> bool:
-    """Whether the data are somebody's cells, of which no truth is known; released images come with theirs."""
-    return isinstance(data, PerturbseqData) and data.path is not None
-
-
 def _is_told_targets(model: AnyModelSpec, data: AnyDataSpec) -> bool:
     """Whether a model is told which latents perturbations act on; ``auto`` tells it where the data know."""
     if not isinstance(model, CausalModelSpec) or model.mechanisms != "targeted":
         return False
-    return model.targets in ("known", "known_unordered") or (model.targets == "auto" and not _is_file_of_cells(data))
+    return model.targets in ("known", "known_unordered") or (model.targets == "auto" and not is_file_of_cells(data))
 
 
 def _pairs(model: AnyModelSpec) -> bool:

@@ -162,6 +162,6 @@ def test_each_help_has_one_footnote_in_plain_words():
     assert [next(head for head in heads if line.startswith(head)) for line in lines] == heads
     assert all("user with her own cells" in line for line in lines)
     assert "beside its twin" in lines[1]
-    assert "the same cell over time" in lines[1]
+    assert ". Elsewhere the model follows the same cell over time" in lines[1]
     assert "(latent_dim)" in lines[2]
     assert "squash 8 instead of 2" in lines[3]

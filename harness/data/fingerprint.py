@@ -11,7 +11,7 @@ from harness.data_spec import AnyDataSpec, ImageData, PerturbseqData, TemporalCa
 from harness.split_spec import ReplaySplit
 
 #: Raised by hand when a generator's or reader's output changes for the same fields.
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 
 #: Fields, of the data or of their process, that say where data lie or how they were written down, not what they are.
 #: ``mesh_up`` counts for the classes drawn alone, with their meshes.

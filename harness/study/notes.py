@@ -25,6 +25,8 @@ from harness.study.verdicts import RULE, Verdict, summary
 MOST_NAMES = 8
 #: How settings were chosen where that is no help.
 _SETTINGS: dict[SettingsBy, str] = {
+    "simulation": "The settings of this study were chosen on simulated data, by scores that need their truth; no score "
+    "of other data chose them.",
     "validation": "The settings of this study were chosen by validation scores, which a user with her own cells has.",
     "published": "The settings of this study are those published with its models; no score chose them here.",
 }

@@ -33,7 +33,7 @@ def planned_helps(study: StudySpec, point: Point) -> tuple[Help, ...] | None:
         trial = example(study, point) if point.space else point.trials[0]
     except SpecError:
         return None
-    return helps_of(trial.spec, selected=study.selected_by_truth)
+    return helps_of(trial.spec, selected=study.selected_by_truth(trial.spec.data))
 
 
 def help_words(study: StudySpec, point: Point) -> str:

@@ -201,7 +201,7 @@ def _record(
         excluded={str(name): str(why) for name, why in (data.get("excluded") or {}).items()},
         fingerprint=trial.spec.data_fingerprint,
         of_cell=of_cell,
-        helps=helps_of(trial.spec, selected=study.selected_by_truth),
+        helps=helps_of(trial.spec, selected=study.selected_by_truth(trial.spec.data)),
         read=str(data.get("read") or ""),
         controls={str(side): int(cells) for side, cells in (data.get("controls") or {}).items()},
     )

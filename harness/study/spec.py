@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from harness.data_spec import AnyDataSpec
 from harness.evaluation.registry import direction_of
+from harness.helps import is_file_of_cells
 from harness.spec_part import Part
 from harness.trial_spec import PREDICTED_METRICS, EvaluateSpec, TrainSpec
 
@@ -246,7 +248,7 @@ def _count_or_list(value: object) -> object:
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1), BeforeValidator(_count_or_list)
 ]
-SettingsBy = Literal["truth", "validation", "published", "none"]
+SettingsBy = Literal["truth", "simulation", "validation", "published", "none"]
 GridValues = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
 
 
@@ -288,8 +290,9 @@ class StudySpec(Part):
     expect: ExpectSpec | None = None
     settings_by: SettingsBy = Field(
         "none",
-        description="how the fixed settings of this file were chosen: by scores that need the truth; by validation "
-        "scores; as published; or none: by no score. A file with base inherits it; truth is named as a help",
+        description="how the fixed settings of this file were chosen: by scores that need the truth; on a simulation, "
+        "by its truth; by validation scores; as published; or none: by no score. A file with base inherits it; truth "
+        "is named as a help, and simulation is where the data have a truth",
     )
 
     @property
@@ -297,10 +300,10 @@ class StudySpec(Part):
         """Whether an objective looks at truth or test; such a study is tagged and its tables are marked."""
         return any(objective.oracle for objective in self.objective)
 
-    @property
-    def selected_by_truth(self) -> bool:
-        """Whether an objective, or whoever wrote the file, chose settings by truth or test."""
-        return self.oracle_selection or self.settings_by == "truth"
+    def selected_by_truth(self, data: AnyDataSpec) -> bool:
+        """Whether an objective, or whoever wrote the file, chose settings for ``data`` by truth or test."""
+        by_simulation = self.settings_by == "simulation" and not is_file_of_cells(data)
+        return self.oracle_selection or self.settings_by == "truth" or by_simulation
 
     @property
     def experiment(self) -> str:

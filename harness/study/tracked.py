@@ -141,7 +141,7 @@ class Tracking:
         return held is not None or self._tracker.error == ""
 
     def _helps_of(self, trial: PlannedTrial) -> tuple[Help, ...]:
-        return helps_of(trial.spec, selected=self._study.selected_by_truth)
+        return helps_of(trial.spec, selected=self._study.selected_by_truth(trial.spec.data))
 
     def _task(self, trial: PlannedTrial, mark: str) -> Callable[[], bool]:
         """Bring a trial to MLflow from its folder: many may wait, so that none holds its numbers in memory."""

@@ -98,7 +98,7 @@ def test_the_address_opens_on_trials_with_their_scores(root, address, text_of):
     assert "seed 0" in page
     assert "seed 1" in page
     assert "identifiability/mcc_untrained" in page
-    assert page.count("targets, pairs, sizes") == 2  # the helps of each trial
+    assert page.count("targets, pairs, sizes") == 3  # the helps of the launch and of each trial
     for result in results(root):
         assert str(result["metrics"]["identifiability/mcc"]) in page
         assert str(result["metrics"]["ood/double/rmse_relative"]) in page

@@ -111,7 +111,10 @@ def test_the_line_on_oracle_selection_stays_beside_the_footnote_on_settings():
     ]
 
 
-@pytest.mark.parametrize(("settings_by", "said"), [("validation", "validation scores"), ("published", "published")])
+@pytest.mark.parametrize(
+    ("settings_by", "said"),
+    [("validation", "validation scores"), ("published", "published"), ("simulation", "simulated data")],
+)
 def test_settings_that_no_truth_chose_are_no_help_but_are_named(settings_by, said):
     lines = [line for line in notes(Records([]), [], settings_by=settings_by) if "settings" in line]
     assert len(lines) == 1

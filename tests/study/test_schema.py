@@ -24,6 +24,6 @@ def test_schema_has_no_dangling_reference():
 
 def test_schema_says_what_settings_by_means():
     said = json_schema()["properties"]["settings_by"]
-    assert said["enum"] == ["truth", "validation", "published", "none"]
+    assert said["enum"] == ["truth", "simulation", "validation", "published", "none"]
     assert said["default"] == "none"
     assert "how the fixed settings of this file were chosen" in said["description"]

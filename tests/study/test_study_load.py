@@ -184,17 +184,6 @@ def test_a_mapping_of_another_kind_starts_afresh(place):
     assert load(place, name="child.yaml").data == {"kind": "perturbseq", "pairs": True}
 
 
-def test_how_settings_were_chosen_is_inherited_until_the_file_says_otherwise(place):
-    write(place, "s.yaml", STUDY + "settings_by: truth\n")
-    write(place, "child.yaml", "base: s.yaml\n")
-    write(place, "own.yaml", "base: child.yaml\nsettings_by: validation\n")
-    write(place, "bare.yaml", "base: child.yaml\nsettings_by: null\n")
-    found = [load(place, name=f"{name}.yaml").settings_by for name in ("s", "child", "own", "bare")]
-    assert found == ["truth", "truth", "validation", "none"]
-    assert load(place, "settings_by=none").settings_by == "none"
-    assert "settings_by is" in refused(place, "settings_by=mcc")
-
-
 def test_base_is_found_beside_the_file_through_a_chain(place):
     (place / "deep").mkdir()
     write(place, "mid.yaml", "base: s.yaml\nseeds: 7\n")

@@ -3,6 +3,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from harness.data_spec import PerturbseqData
 from harness.study.profile_spec import ProfileSpec
 from harness.study.spec import (
     AxisSpec,
@@ -49,17 +50,19 @@ def test_truth_and_test_select_only_when_marked():
 
 
 @pytest.mark.parametrize(
-    ("settings_by", "by_truth"), [("truth", True), ("validation", False), ("published", False), ("none", False)]
+    ("settings_by", "by_truth"),
+    [("truth", True), ("simulation", True), ("validation", False), ("published", False), ("none", False)],
 )
 def test_a_file_says_how_its_settings_were_chosen(settings_by, by_truth):
     said = study(settings_by=settings_by)
-    assert said.selected_by_truth == by_truth
+    assert said.selected_by_truth(PerturbseqData()) == by_truth
+    assert said.selected_by_truth(PerturbseqData(path="cells.h5ad")) == (settings_by == "truth")
     assert not said.oracle_selection  # of which the objective alone decides
 
 
 def test_settings_were_chosen_by_truth_where_the_objective_looks_at_it():
     metric = {"metric": "identifiability/mcc", "direction": "maximize", "oracle": True}
-    assert study(objective=metric).selected_by_truth
+    assert study(objective=metric).selected_by_truth(PerturbseqData(path="cells.h5ad"))
     assert study().settings_by == "none"
     assert "settings_by" in refused(settings_by="mcc")
 

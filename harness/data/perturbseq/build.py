@@ -31,8 +31,9 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
     """Read a file, or simulate one first, and lay out its cells.
 
     A file's cells are pairs of a control and a perturbed cell drawn at random (``pairs: random``), since the assay
-    destroys the cell; a file of several times gives rows of cells drawn time by time. Simulated cells come with their
-    control twins unless ``pairs`` says otherwise, with truth and targets.
+    destroys the cell; a file of several times gives rows of cells drawn time by time. Simulated cells are paired at
+    random too, unless ``pairs`` asks for their control twins or they are followed over time; they come with truth and
+    targets.
 
     Parameters
     ----------
