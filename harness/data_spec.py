@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from harness.process_spec import MOVING, CitrisSpec, LinearGaussianSpec, NativeSpec, citris_variables, preset_of
+from harness.process_spec import (
+    MOVING,
+    SIMULATION_PRESETS,
+    CitrisSpec,
+    LinearGaussianSpec,
+    NativeSpec,
+    citris_variables,
+    preset_of,
+)
 from harness.reading_spec import GuideRule, LeastCells, MinCells, ObsValues, Preprocess, Words
 from harness.simulator_spec import PERTURBSEQ_PRESETS, SimulatorSpec
 from harness.spec_part import Part
@@ -21,6 +29,7 @@ def _pairs_word(value: object) -> object:
 
 
 Pairs = Annotated[Literal["true", "random", "none"], BeforeValidator(_pairs_word)]
+ImagePairs = Annotated[Literal["true", "nearest", "random", "none"], BeforeValidator(_pairs_word)]
 DataSeed = Annotated[int, Field(ge=0)] | Literal["per_trial"]
 
 
@@ -41,32 +50,11 @@ class GeneratedData(Part):
 
 
 def _refuse_torn_trajectories(pairs: str, process: LinearGaussianSpec) -> None:
-    if pairs != "true" and process.steps > 1:
+    if pairs not in ("true", "nearest") and process.steps > 1:
         raise ValueError(
             f"pairs: {pairs} would replace the first frame of a time course, which is the same cell earlier; "
-            "use pairs: true, or process.steps: 1"
+            "leave pairs out, or use process.steps: 1"
         )
-
-
-#: The published simulation's sizes (arXiv 2605.19343: x 500-d, d_v = 4, d_i = 7, u 12-d, 3,000 / 1,000 cells).
-SIMULATION_PRESETS: dict[str, dict[str, Any]] = {
-    "published_sizes": {
-        "features": 500,
-        "environments": 12,
-        "cells": 3000,
-        "test_cells": 1000,
-        "process": {"kind": "linear_gaussian", "responsive": 4, "invariant": 7},
-    },
-    "tiny": {
-        "features": 20,
-        "environments": 4,
-        "doubles": 2,
-        "cells": 400,
-        "test_cells": 200,
-        "double_cells": 40,
-        "process": {"kind": "linear_gaussian", "responsive": 2, "invariant": 2},
-    },
-}
 
 
 class SimulationData(GeneratedData):
@@ -169,8 +157,30 @@ class Causal3DIdentData(ImageData):
     """Images whose latents follow the released graph, or the theorem's own process."""
 
     kind: Literal["causal3dident"] = "causal3dident"
+    pairs: ImagePairs = Field(  # type: ignore[assignment]
+        "true",
+        description="true: a control shares the cell's invariant latents; nearest, with path: it is the stored image "
+        "nearest to that; random: any control; none: no control; default: true, with path nearest",
+    )
     invariant: Names = Field(SCENE_LATENTS, min_length=1, description="latents they do not")
     process: Annotated[NativeSpec | LinearGaussianSpec, Field(discriminator="kind")] = NativeSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_release_has_no_true_pairs(cls, value: Any) -> Any:
+        of_release = isinstance(value, dict) and value.get("path") is not None
+        return {"pairs": "nearest", **value} if of_release else value
+
+    @model_validator(mode="after")
+    def _pairs_are_there(self) -> Causal3DIdentData:
+        if self.path is not None and self.pairs == "true":
+            raise ValueError(
+                "pairs: true is not possible with the images of a release, none of which has a twin; leave pairs out, "
+                "for the nearest stored image"
+            )
+        if self.path is None and self.pairs == "nearest":
+            raise ValueError("pairs: nearest is for the images of a release, and path names none; use pairs: true")
+        return self
 
     @model_validator(mode="after")
     def _process_fits(self) -> Causal3DIdentData:

@@ -122,7 +122,7 @@ class CausalModelSpec(ModelSpec):
     kl_responsive: float = Field(1.0, ge=0)
     kl_invariant: float = Field(1.0, ge=0)
     alignment: AlignmentSpec = AlignmentSpec()
-    pairing: Pairing = Field("auto", description="auto: true pairs where the data have them, else random")
+    pairing: Pairing = Field("auto", description="auto: what the data offer, see data.pairs")
 
     @property
     def d_v(self) -> int:
@@ -222,7 +222,7 @@ class DiscrepancyVAESpec(ModelSpec):
         "notebook predicts at 1",
     )
     sparsity: float = Field(1e-3, ge=0, description="weight of the L1 penalty on the latent graph; 0 is none")
-    pairing: Pairing = Field("auto", description="auto: true pairs where the data have them, else random")
+    pairing: Pairing = Field("auto", description="auto: what the data offer, see data.pairs")
 
     @model_validator(mode="after")
     def _compares_no_counts(self) -> DiscrepancyVAESpec:

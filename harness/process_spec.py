@@ -22,6 +22,27 @@ PROCESS_PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+#: The published simulation's sizes (arXiv 2605.19343: x 500-d, d_v = 4, d_i = 7, u 12-d, 3,000 / 1,000 cells).
+SIMULATION_PRESETS: dict[str, dict[str, Any]] = {
+    "published_sizes": {
+        "features": 500,
+        "environments": 12,
+        "cells": 3000,
+        "test_cells": 1000,
+        "process": {"kind": "linear_gaussian", "responsive": 4, "invariant": 7},
+    },
+    "tiny": {
+        "features": 20,
+        "environments": 4,
+        "doubles": 2,
+        "cells": 400,
+        "test_cells": 200,
+        "double_cells": 40,
+        "process": {"kind": "linear_gaussian", "responsive": 2, "invariant": 2},
+    },
+}
+
+
 class LinearGaussianSpec(Part):
     """The theorem's own latent process, its conditions as knobs (``data/latent_process.py``)."""
 

@@ -1,16 +1,21 @@
 """``harness data``: help that teaches, one sentence for what is wrong, and releases that a study can use."""
 
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from harness import cli
+from harness import cli, data_verbs
+from harness.data import load
 from harness.data.causal3dident.release import read_class, read_image
 from harness.data.causal3dident.temporal_release import read_sequences
+from harness.study.load import load_study
+from harness.study.plan import plan
 
 SMALL = ["--size", "8", "--samples", "1", "--classes", "0"]
 
@@ -119,10 +124,28 @@ def test_a_temporal_release_is_made_and_shown_how_to_use(tmp_path, capsys):
     out = tmp_path / "out"
     sizes = ["--images", "5", "--test-images", "2", "--triplets", "2", "--coarse", "--raw-columns", "10"]
     assert cli.main(["data", "make", "temporal_causal3dident", "--out", str(out), *sizes, *SMALL]) == 0
-    assert "--set data.process.grouped=true" in capsys.readouterr().out
+    assert f"made {out}, too short for studies/temporal_causal3dident.yaml" in capsys.readouterr().out
     assert read_sequences(out, "train", None).images.shape == (5, 3, 8, 8)
     with np.load(out / "train.npz", allow_pickle=False) as content:
         assert content["raw_latents"].shape == (5, 10)
+
+
+@pytest.mark.parametrize("more", [[], ["--coarse", "--classes", "0", "1"]])
+def test_the_line_printed_for_a_temporal_release_makes_its_study_fit(tmp_path, capsys, more):
+    pytest.importorskip("mitsuba")
+    made = ["data", "make", "temporal_causal3dident", "--out", str(tmp_path / "out"), "--images", "200"]
+    assert cli.main([*made, "--test-images", "2", *SMALL, *more]) == 0
+    line = capsys.readouterr().out.splitlines()[-1].removeprefix("use it: harness launch ")
+    study, *changes = [word for word in shlex.split(line) if word != "--set"]
+    planned = plan(load_study(Path(__file__).parent.parent / study, [*changes, "compute.cluster=inline"]))
+    data = load(planned.trials[0].spec.data, tmp_path / "cache")
+    assert (data.pairs, data.perturbations[-1]) == ("true", "shape" if more else "hue_background")
+    assert len(data.splits["train"]) + len(data.splits["validation"]) == 66
+
+
+def test_a_longer_sequence_is_used_with_doubles():
+    fields = dict(change.split("=") for change in data_verbs._fitting_study(3000, coarse=False))
+    assert (fields["data.doubles"], fields["data.double_cells"], fields["data.cells"]) == ("4", "10", "1000")
 
 
 def test_a_release_without_an_image_is_refused_before_its_study_begins(tmp_path, capsys):

@@ -88,6 +88,7 @@ class PerturbationData:
         one, holds rows of ``test`` again, for the sake of their last frames.
     ood : splits whose conditions are predicted, not seen; scored per condition.
     pairs : what column 0 of ``index`` holds. ``true``: a true pair (same invariant noise, or the same cell earlier);
+        ``nearest``: the stored image nearest to a true pair's, which shares the invariant latents about, and no more;
         ``random``: a control drawn at random within the split (for OOD splits, within ``test``), which training may
         draw anew; ``none``: no control at all but the perturbed frame once more; ``drawn``: a time course whose frames
         are different cells, one of each time, drawn once: no true trajectories, and none that training may draw anew.
@@ -120,7 +121,7 @@ class PerturbationData:
     perturbations: tuple[str, ...]
     splits: dict[str, Tensor]
     ood: tuple[str, ...]
-    pairs: Literal["true", "random", "none", "drawn"]
+    pairs: Literal["true", "nearest", "random", "none", "drawn"]
     fingerprint: str
     targets: Tensor | None = None
     truth: Truth | None = None
@@ -143,8 +144,8 @@ class PerturbationData:
             raise ValueError(f"splits lack {', '.join(sorted(missing))}")
         if self.index.ndim != 2 or self.index.shape[1] < 2:
             raise ValueError(f"index must be (rows, T >= 2), got {tuple(self.index.shape)}")
-        if self.pairs not in ("true", "random", "none", "drawn"):
-            raise ValueError(f"pairs must be 'true', 'random', 'none' or 'drawn', got {self.pairs!r}")
+        if self.pairs not in ("true", "nearest", "random", "none", "drawn"):
+            raise ValueError(f"pairs must be 'true', 'nearest', 'random', 'none' or 'drawn', got {self.pairs!r}")
         if self.seen is not None and not 2 <= self.seen < self.index.shape[1]:
             raise ValueError(f"seen must be at least 2 and below {self.index.shape[1]} frames, got {self.seen}")
         if self.conditions[0] != "control":

@@ -77,7 +77,7 @@ def _apart(splits: Mapping[str, Rows], strata: Rows | None) -> Iterator[tuple[st
 def paired(
     index: Tensor, condition: Tensor, splits: Mapping[str, Tensor], ood: Sequence[str], *, pairs: str, seed: int
 ) -> Tensor:
-    """The index of rows whose first column is what ``pairs`` says, (n, T); T = 2 unless ``pairs`` is ``true``.
+    """The index of rows whose first column is what ``pairs`` says, (n, T); T = 2 for ``random`` and ``none``.
 
     Parameters
     ----------
@@ -88,8 +88,9 @@ def paired(
     splits, ood
         As of `PerturbationData`.
     pairs
-        ``true``: the twin stays. ``random``: the last frame of a control row stands in its place. ``none``: the row's
-        own last frame does, so that no model can learn from a partner that is not there.
+        ``true``, ``nearest``: the twin, or what stands for it, stays. ``random``: the last frame of a control row
+        stands in its place. ``none``: the row's own last frame does, so that no model can learn from a partner that is
+        not there.
     seed
         The data seed.
 
@@ -98,7 +99,7 @@ def paired(
     UserError
         If a split has no control cell to draw.
     """
-    if pairs == "true":
+    if pairs in ("true", "nearest"):
         return index
     cells = index[:, -1]
     if pairs == "none":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data_spec import AnyDataSpec, ImageData, PerturbseqData
+from harness.data_spec import AnyDataSpec, Causal3DIdentData, ImageData, PerturbseqData
 from harness.errors import UserError
 from harness.study.executors import FULL_SECONDS, ClusterFull, Executor, Job
 from harness.study.folder import StudyFolder, read_json
@@ -54,6 +54,8 @@ def check_files(
     say
         Told what was read of each file, and what there is to be said of it.
 
+    Of a release of images only the latents are read, and whether there are enough.
+
     Raises
     ------
     UserError
@@ -62,6 +64,8 @@ def check_files(
     from harness.trial_checks import check_fits
 
     said: set[str] = set()
+    for sentence in lowered_rows(trials):
+        say(f"note: {sentence}")
     for fingerprint, data in datasets(trials).items():
         if not isinstance(data, PerturbseqData) or data.path is None:
             continue
@@ -73,6 +77,23 @@ def check_files(
         for trial in trials:
             if trial.spec.data_fingerprint == fingerprint:
                 check_fits(trial.spec, loaded)
+
+
+def lowered_rows(trials: Iterable[PlannedTrial]) -> list[str]:
+    """A sentence on each release that has fewer images than the rows asked of it.
+
+    Raises
+    ------
+    UserError
+        If it serves too few rows of a condition or double.
+    """
+    found = []
+    for data in datasets(trials).values():
+        if isinstance(data, Causal3DIdentData) and data.path is not None:
+            from harness.data.causal3dident.row_limits import as_served, lowered_words
+
+            found.append(lowered_words(data, as_served(data)))
+    return list(dict.fromkeys(sentence for sentence in found if sentence is not None))
 
 
 @dataclass

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data_spec import ImageData
+from harness.data_spec import Causal3DIdentData, ImageData
 from harness.helps import Help, footnotes
 from harness.study.again import stands
 from harness.study.chunks import JOB_MINUTES, fitting
@@ -205,20 +205,21 @@ def _cost(timed: Sequence[float], missing: Sequence[PlannedTrial], warm: _Warm) 
     seconds = {kind: warm.seconds(trial.spec) for kind, trial in one_each.items()}
     mean = sum(seconds[trial.spec.model.kind] for trial in missing) / len(missing)
     datasets = {trial.spec.data_fingerprint: trial.spec for trial in missing}
-    rendered = any(_is_slow(spec, warm.cache) for spec in datasets.values())
+    built = any(_is_slow(spec, warm.cache) for spec in datasets.values())
     epochs = min(WARM_EPOCHS, *(trial.spec.train.epochs for trial in one_each.values()))
     basis = f"a warm-up of {counted(epochs, 'epoch')} of each model on this machine"
-    return mean, basis + (", on a slice of the data; rendering them comes on top, once" if rendered else "")
+    return mean, basis + (", on a slice of the data; building them comes on top, once" if built else "")
 
 
 def _is_slow(spec: TrialSpec, cache: Path) -> bool:
-    """Whether the data would first have to be rendered."""
+    """Whether images would first have to be rendered, or copied from a release."""
     data = spec.data
     return isinstance(data, ImageData) and needs_building(data, spec.data_fingerprint, cache)
 
 
 def _warmed(spec: TrialSpec, cache: Path, runner: Runner, device: str) -> float:
     """Estimated seconds of one trial, from a few epochs in a temporary folder."""
+    from harness.data.causal3dident.row_limits import as_served
     from harness.data.fingerprint import fingerprint
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -228,7 +229,7 @@ def _warmed(spec: TrialSpec, cache: Path, runner: Runner, device: str) -> float:
             spare = where / "cache"  # built there and thrown away
             data = data.model_copy(update={"cache_dir": None})
         if _is_slow(spec, cache):
-            scale = data.cells / SLICE_CELLS
+            scale = (as_served(data) if isinstance(data, Causal3DIdentData) else data).cells / SLICE_CELLS
             sizes = {"cells": SLICE_CELLS, "test_cells": SLICE_TEST, "double_cells": SLICE_DOUBLE}
             data = data.model_copy(update=sizes)
         epochs = min(WARM_EPOCHS, spec.train.epochs)

@@ -129,6 +129,13 @@ def _of_vectors(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
 def _of_pairs(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
     if isinstance(model, BetaVAESpec | SupervisedSpec):
         return None
+    if model.pairing == "true" and data.pairs == "nearest":
+        return Mismatch(
+            "model",
+            "pairing",
+            "is true, but no image of a release has a true twin: its control is the nearest stored image "
+            "(data.pairs: nearest); use auto, which takes it as it is",
+        )
     if model.pairing == "true" and data.pairs != "true":
         return Mismatch(
             "model",
@@ -144,7 +151,7 @@ def _of_pairs(model: AnyModelSpec, data: AnyDataSpec) -> Mismatch | None:
         )
     if _steps(data) > 1 and model.pairing in ("random", "ot"):
         return Mismatch(
-            "model", "pairing", f"is {model.pairing}, which would break the trajectories of these data; use true"
+            "model", "pairing", f"is {model.pairing}, which would break the trajectories of these data; use auto"
         )
     return None
 

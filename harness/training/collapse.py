@@ -20,7 +20,7 @@ _MOST_NAMED = 10
 
 def inactive(means: Tensor) -> list[int]:
     """Columns of posterior means (n, d) that are not active, counted from 0; all of them for a single cell."""
-    if len(means) < 2:
+    if len(means) < 2 or means.shape[1] == 0:
         return list(range(means.shape[1]))
     return torch.nonzero(means.var(0) <= ACTIVE_VARIANCE).flatten().tolist()
 

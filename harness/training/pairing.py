@@ -21,8 +21,9 @@ class Pairing:
     data
         The data; ``data.pairs`` says what their own first column holds.
     kind
-        ``auto`` (what the data offer: true pairs, random controls or none), ``true``, ``random`` (drawn anew each
-        epoch), ``ot`` (optimal transport between a condition's cells and the controls, once) or ``none``.
+        ``auto`` (what the data offer: true pairs, nearest images, random controls or none), ``true``, ``random``
+        (drawn anew each epoch), ``ot`` (optimal transport between a condition's cells and the controls, once) or
+        ``none``.
     seed
         The trial's seed.
 
@@ -35,15 +36,22 @@ class Pairing:
     def __init__(self, data: PerturbationData, kind: str, seed: int) -> None:
         if kind == "auto":
             kind = data.pairs
+        if kind == "nearest" and data.index.shape[1] > 2:
+            kind = "drawn"  # frames that go from each time to the next, of images that are not one cell's
         if data.pairs == "drawn" and kind in ("true", "random", "ot"):
             raise UserError(
                 f"pairing: {kind} is not possible with a time course of a file, whose cells data.time_pairs has put "
                 "into rows; use pairing: auto, or data.time: none to read the cells as one snapshot"
             )
+        if kind == "true" and data.pairs == "nearest":
+            raise UserError(
+                "pairing: true needs data with true pairs, and these have the nearest stored images instead; use auto, "
+                "which takes those as they are"
+            )
         if kind == "true" and data.pairs != "true":
             raise UserError("pairing: true needs data with true pairs, which these do not have; use random or ot")
         if kind in ("random", "ot") and data.index.shape[1] > 2:
-            raise UserError(f"pairing: {kind} would break the trajectories of these data; use pairing: true")
+            raise UserError(f"pairing: {kind} would break the trajectories of these data; use pairing: auto")
         self.data, self.kind, self.seed = data, kind, seed
         self._transported: dict[str, Tensor] = {}
 
@@ -51,7 +59,7 @@ class Pairing:
         """Frame index (k, T) of the rows of ``split`` in ``epoch``; (k, seen) where later times are held out."""
         rows = self.data.splits[split]
         index = self.data.index[rows, : self.data.seen]
-        if self.kind in ("true", "none", "drawn"):
+        if self.kind in ("true", "nearest", "none", "drawn"):
             return index
         if self.kind == "ot":
             if split not in self._transported:

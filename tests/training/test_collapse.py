@@ -29,3 +29,8 @@ def test_a_posterior_at_its_prior_is_named():
     found = collapse_warnings(Latents(ALIVE, ALIVE), {"validation/kl_responsive": 0.01, "validation/kl_invariant": 2.0})
     assert len(found) == 1
     assert "the responsive block is close to its prior (0.01 nats a cell)" in found[0]
+
+
+def test_an_empty_block_has_no_idle_latents(recwarn):
+    assert inactive(ALIVE[:, :0]) == []
+    assert not recwarn.list

@@ -19,7 +19,7 @@ def test_true_pairs_are_the_datas_own(data):
     assert torch.equal(Pairing(data, "auto", 0).index("train", 3), data.index[rows])
 
 
-@pytest.mark.parametrize("pairs", ["true", "random", "none"])
+@pytest.mark.parametrize("pairs", ["true", "nearest", "random", "none"])
 def test_auto_is_what_the_data_offer(data, pairs):
     assert Pairing(replace(data, pairs=pairs), "auto", 0).kind == pairs
 

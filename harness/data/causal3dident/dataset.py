@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,11 @@ from harness.data.cache import built_once
 from harness.data.causal3dident.image_cache import write_taken
 from harness.data.causal3dident.meshes import meshes_for
 from harness.data.causal3dident.native import sample_native
-from harness.data.causal3dident.release import make_pools
+from harness.data.causal3dident.release import Pool, make_pools
 from harness.data.causal3dident.rendering import job_of, render_to
+from harness.data.causal3dident.row_limits import as_served, lowered_words
 from harness.data.causal3dident.scene import COLUMNS
+from harness.data.causal3dident.serving import notes_of, quality_of, serve_rows
 from harness.data.causal3dident.squash import Squash
 from harness.data.latent_process import Design, make_design, sample_process
 from harness.data.later import hold_out_later
@@ -65,12 +68,14 @@ class Stored:
     scenes : (m, 10) scene of each frame.
     latents : (m, d) latents of the process, responsive then invariant.
     quality : numbers worth logging.
+    notes : sentences about the data.
     """
 
     index: Ints
     scenes: Floats
     latents: Floats
-    quality: dict[str, float]
+    quality: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def build_dataset(spec: Spec, fingerprint: str, cache_dir: Path) -> PerturbationData:
@@ -79,15 +84,27 @@ def build_dataset(spec: Spec, fingerprint: str, cache_dir: Path) -> Perturbation
     name = f"{spec.kind}-{fingerprint}"
 
     def fill(folder: Path) -> None:
+        if isinstance(spec, Causal3DIdentData) and spec.path is not None:
+            _fill_from_release(spec, cache_dir, folder)
+            return
         design = make_design(spec, spec.responsive)
         wanted = wanted_scenes(spec, design)
-        if spec.path is None:
-            stored = _render(spec, wanted, cache_dir / f".{name}.images.npy", folder)
-        else:
-            stored = _serve(spec, design, wanted, cache_dir, folder)
-        _write(folder, design, wanted, stored)
+        _write(folder, design, wanted, _render(spec, wanted, cache_dir / f".{name}.images.npy", folder))
 
     return _read(built_once(cache_dir, name, fill), spec, fingerprint)
+
+
+def _fill_from_release(asked: Causal3DIdentData, cache_dir: Path, folder: Path) -> None:
+    """Serve as many of the rows asked for as the release has images for."""
+    assert asked.path is not None
+    random = np.random.default_rng(derive(int(asked.seed), "release"))
+    pools = make_pools(Path(asked.path), asked.classes, asked.validation, random)
+    spec = as_served(asked, pools)
+    design = make_design(spec, spec.responsive)
+    wanted = wanted_scenes(spec, design)
+    stored = _serve(spec, pools, design, wanted, cache_dir, folder)
+    lowered = lowered_words(asked, spec)
+    _write(folder, design, wanted, replace(stored, notes=(*([lowered] if lowered else []), *stored.notes)))
 
 
 def wanted_scenes(spec: Spec, design: Design) -> Wanted:
@@ -120,7 +137,7 @@ def _render(spec: Spec, wanted: Wanted, unfinished: Path, folder: Path) -> Store
     scenes = wanted.scenes.reshape(n * times, -1)
     draw_frames(spec, scenes, np.repeat(wanted.classes, times), unfinished, folder)
     index = np.arange(n * times).reshape(n, times)
-    return Stored(index, scenes, wanted.truth(scenes[:, _columns(spec)]), {})
+    return Stored(index, scenes, wanted.truth(scenes[:, _columns(spec)]))
 
 
 def draw_frames(spec: ImageData, scenes: Floats, classes: Ints, unfinished: Path, folder: Path) -> None:
@@ -141,40 +158,24 @@ def draw_frames(spec: ImageData, scenes: Floats, classes: Ints, unfinished: Path
     unfinished.rename(folder / "frames.npy")
 
 
-def _serve(spec: Spec, design: Design, wanted: Wanted, cache_dir: Path, folder: Path) -> Stored:
+def _serve(
+    spec: Spec, pools: Mapping[str, Pool], design: Design, wanted: Wanted, cache_dir: Path, folder: Path
+) -> Stored:
     """Serve every scene by the nearest stored image of its class; the truth is that of the image served."""
-    assert spec.path is not None
-    random = np.random.default_rng(derive(int(spec.seed), "release"))
-    pools = make_pools(Path(spec.path), spec.classes, spec.validation, random)
-    n, times, _ = wanted.scenes.shape
-    scenes, distances = wanted.scenes.copy(), np.zeros((n, times))
-    sources = list({images.folder: images for pool in pools.values() for images in pool.sets.values()}.values())
-    number = {images.folder: which for which, images in enumerate(sources)}
-    place = np.zeros((n, times, 2), dtype=np.int64)  # source and row of the image served
-    held = [COLUMNS.index(name) for name in COLUMNS if name not in spec.responsive]
-    for split, rows in design.splits.items():
-        pool = pools.get(split, pools["test"])
-        chosen = rows.numpy()
-        # The first perturbed frame first: all others are then asked to share the invariant latents of the image served.
-        for time in (1, 0, *range(2, times)):
-            request = wanted.scenes[chosen, time].copy()
-            if time != 1:
-                request[:, held] = scenes[chosen, 1][:, held]
-            served, scenes[chosen, time], distances[chosen, time] = pool.serve(wanted.classes[chosen], request)
-            of_class = [number[pool.sets[class_id].folder] for class_id in wanted.classes[chosen].tolist()]
-            place[chosen, time] = np.stack([np.array(of_class, dtype=np.int64), served], axis=1)
-    unique, first, index = np.unique(place.reshape(-1, 2), axis=0, return_index=True, return_inverse=True)
-    write_taken(folder / "frames.npy", sources, unique[:, 0], unique[:, 1], spec.image_size, cache_dir)
-    invariant = [COLUMNS.index(name) for name in spec.invariant]
-    apart = np.delete(scenes, 1, axis=1)[:, :, invariant] - scenes[:, 1:2, invariant]
-    quality = {
-        "served_distance_mean": float(distances.mean()),
-        "served_distance_max": float(distances.max()),
-        "pair_invariant_rmse": float(np.sqrt(np.mean(apart**2))),
-        "images_served": float(len(unique)),
-    }
-    flat = scenes.reshape(n * times, -1)[first]
-    return Stored(index.reshape(n, times), flat, wanted.truth(flat[:, _columns(spec)]), quality)
+    splits = {name: rows.numpy() for name, rows in design.splits.items()}
+    served = serve_rows(pools, splits, wanted.classes, wanted.scenes, spec.responsive)
+    n, times, _ = served.scenes.shape
+    unique, first, index = np.unique(served.place.reshape(-1, 2), axis=0, return_index=True, return_inverse=True)
+    write_taken(folder / "frames.npy", served.sources, unique[:, 0], unique[:, 1], spec.image_size, cache_dir)
+    quality = quality_of(served, spec.invariant, design.environment.numpy(), design.conditions)
+    flat = served.scenes.reshape(n * times, -1)[first]
+    return Stored(
+        index=index.reshape(n, times),
+        scenes=flat,
+        latents=wanted.truth(flat[:, _columns(spec)]),
+        quality=quality,
+        notes=notes_of(served, spec.invariant, spec.pairs),
+    )
 
 
 # ----------------------------------------------------------------------------------------- on disk
@@ -198,7 +199,12 @@ def _write(folder: Path, design: Design, wanted: Wanted, stored: Stored) -> None
         parts = {key.name: getattr(wanted.mechanisms, key.name) for key in fields(Mechanisms)}
         arrays |= {f"mechanisms_{name}": part.numpy() for name, part in parts.items() if part is not None}
     np.savez(folder / "rows.npz", allow_pickle=False, **arrays)
-    names = {"conditions": design.conditions, "perturbations": design.perturbations, "quality": stored.quality}
+    names = {
+        "conditions": design.conditions,
+        "perturbations": design.perturbations,
+        "quality": stored.quality,
+        "notes": stored.notes,
+    }
     (folder / "names.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
 
 
@@ -255,6 +261,7 @@ def _read(folder: Path, spec: Spec, fingerprint: str) -> PerturbationData:
         targets=tensors["targets"],
         truth=truth,
         quality=names["quality"],
+        notes=tuple(names.get("notes", ())),  # folders built before there were any have none
     )
     steps = spec.process.held_out_steps if isinstance(spec.process, LinearGaussianSpec) else 0
     return hold_out_later(data, steps)

@@ -89,6 +89,32 @@ def read_class(root: Path, which: str, class_id: int) -> ClassImages:
     return ClassImages(latents, folder, _digest(folder, path, latents))
 
 
+def read_sets(root: Path, classes: Sequence[int]) -> dict[str, dict[int, ClassImages]]:
+    """Set -> class -> its images.
+
+    Raises
+    ------
+    UserError
+        As `read_class`, or if an image of the test set is one of the training set too, by its latents.
+    """
+    stored = {which: {c: read_class(root, which, c) for c in sorted(set(classes))} for which in SETS}
+    for class_id, images in stored["trainset"].items():
+        _refuse_shared(root, class_id, images.latents, stored["testset"][class_id].latents)
+    return stored
+
+
+def _refuse_shared(root: Path, class_id: int, train: Floats, test: Floats) -> None:
+    """Refuse a test set that holds training images: latents are real numbers, so that equal ones are one image."""
+    known = {row.tobytes(): number for number, row in enumerate(train)}
+    for number, row in enumerate(test):
+        if (same := known.get(row.tobytes())) is not None:
+            name = f"raw_latents_{class_id}.npy"
+            raise UserError(
+                f"{root / 'testset' / name}: row {number} is row {same} of trainset/{name}, so that one image would "
+                "train and test; give testset images of its own, or unpack the release again"
+            )
+
+
 def _digest(folder: Path, path: Path, latents: Floats) -> str:
     """Digest of a class whose images are looked through, unless folder and latents are as when they last were.
 
@@ -173,10 +199,12 @@ def release_digest(root: Path, classes: Sequence[int]) -> str:
     Raises
     ------
     UserError
-        As `read_class`.
+        As `read_sets`.
     """
-    chosen = [(which, class_id) for which in SETS for class_id in sorted(set(classes))]
-    content = "".join(f"{which} {class_id} {read_class(root, which, class_id).digest};" for which, class_id in chosen)
+    stored = read_sets(root, classes)
+    content = "".join(
+        f"{which} {class_id} {images.digest};" for which, found in stored.items() for class_id, images in found.items()
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -238,9 +266,9 @@ def make_pools(root: Path, classes: Sequence[int], validation: float, random: np
     Raises
     ------
     UserError
-        As `read_class`, or if a class has fewer than two training images.
+        As `read_sets`, or if a class has fewer than two training images.
     """
-    stored = {which: {c: read_class(root, which, c) for c in classes} for which in SETS}
+    stored = read_sets(root, classes)
     train, held_out = {}, {}
     for class_id, images in stored["trainset"].items():
         order = random.permutation(len(images.latents))

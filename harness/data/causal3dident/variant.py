@@ -13,6 +13,8 @@ from harness.errors import UserError
 
 #: Raised by hand when a change of ours alters pixels of the same latents.
 RENDERER_VERSION = 2
+#: Raised by hand when a change of ours alters which images of a release serve the same rows, or what is said of them.
+SERVING_VERSION = 2
 
 
 def renderer_variant(spec: ImageData) -> dict[str, str]:
@@ -24,7 +26,7 @@ def renderer_variant(spec: ImageData) -> dict[str, str]:
         If the release or the meshes are not there, or Mitsuba, where it is needed, is not installed.
     """
     if spec.path is not None:
-        return {"release": release_digest(Path(spec.path), spec.classes)}
+        return {"release": release_digest(Path(spec.path), spec.classes), "serving": str(SERVING_VERSION)}
     try:
         mitsuba = version("mitsuba")
     except PackageNotFoundError as error:
