@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
+from harness.words import flow
 
 if TYPE_CHECKING:
     from harness.data_spec import Causal3DIdentData
@@ -39,6 +40,7 @@ def _inspect(options: argparse.Namespace) -> int:
         "path": str(options.file),
         "column": options.column,
         "control": tuple(options.control or ()),
+        "pair_mark": options.pair_mark,
         "min_cells": options.min_cells,
         "guides": rule,
         "values": options.values,
@@ -50,21 +52,15 @@ def _inspect(options: argparse.Namespace) -> int:
     print("\n".join(found.lines()))
     if found.problems:
         return 2
-    given: dict[str, object] = {"path": spec.path, "column": spec.column}
-    given["control"] = _listed(spec.control)
+    given: dict[str, object] = {"path": spec.path, "column": None if spec.column is None else flow([spec.column])}
+    given["control"] = flow(spec.control) if spec.control else None
+    given["pair_mark"] = None if options.pair_mark == "auto" else flow([options.pair_mark])
     given["min_cells"] = None if options.min_cells == 20 else options.min_cells
     given["guides"] = None if rule is None else as_written(rule).removeprefix("guides: ")
     given["values"] = None if options.values == "auto" else options.values
     given |= {"layer": options.layer, "gene_names": options.gene_names}
     _say_how_to_use("perturbseq", [f"data.{key}={value}" for key, value in given.items() if value is not None])
     return 0
-
-
-def _listed(words: Sequence[str]) -> str | None:
-    """Words as YAML on one line; None where there are none."""
-    import json
-
-    return json.dumps(list(words), ensure_ascii=False) if len(words) > 1 else next(iter(words), None)
 
 
 def _guide_rule(options: argparse.Namespace) -> GuideRule | None:

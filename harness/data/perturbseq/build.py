@@ -15,7 +15,7 @@ from harness.data.cache import built_once
 from harness.data.latent_process import draw_mechanisms
 from harness.data.later import hold_out_later
 from harness.data.perturbseq.gene_vectors import GeneVectors, loadings, read_vectors
-from harness.data.perturbseq.labels import CONTROL, PAIR_FORMS, Labels, members_of, read_labels
+from harness.data.perturbseq.labels import CONTROL, Labels, members_of, read_labels
 from harness.data.perturbseq.layout import Layout, lay_out
 from harness.data.perturbseq.reader import CellFile, Expression, doubt, expression_matrix, read_expression
 from harness.data.perturbseq.replay import kept_split
@@ -52,7 +52,9 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
     assert isinstance(spec.seed, int), "the plan resolves data.seed: per_trial"
     with CellFile(_path(spec, fingerprint, cache_dir), spec.gene_names) as file:
         where = str(file.path) if spec.path else "simulated counts (sizes: data.cells, data.environments)"
-        labels = read_labels(file.obs, where, spec)
+        labels = read_labels(file.obs, where, spec, file.genes)
+        for note in labels.notes:
+            log.warning("%s: %s", where, note)
         given = _given_vectors(spec)
         known = frozenset(file.genes if given is None else given.genes)
         layout = lay_out(spec, file, labels, where, None if spec.perturbation_features == "onehot" else known)
@@ -115,7 +117,7 @@ def describe(spec: PerturbseqData) -> str:
     if spec.path is None:
         raise UserError("data.path is not set: simulated counts have no file to look into; set it to an .h5ad file")
     with CellFile(Path(spec.path), spec.gene_names) as file:
-        labels = read_labels(file.obs, str(file.path), spec)
+        labels = read_labels(file.obs, str(file.path), spec, file.genes)
         return _sentence(file, labels, *expression_matrix(file, spec.values, spec.layer))
 
 
@@ -200,6 +202,7 @@ def _quality(labels: Labels, layout: Layout, expression: Expression) -> dict[str
         "control_cells": float(sum(len(own.get(CONTROL, ())) for own in layout.names.values())),
         "conditions_excluded": float(len(layout.assignment.excluded)),
         "cells_excluded": float(np.sum(left_out)),
+        "cells_without_label": float(np.sum(labels.conditions == "")),
         "double_seen1_excluded": float(seen[1]),
         "double_seen0_excluded": float(seen[0]),
         "cells_without_counts": float(np.sum(~expression.values.any(axis=1))),
@@ -212,6 +215,6 @@ def _sentence(file: CellFile, labels: Labels, source: str, held: str) -> str:
     return (
         f"{file.path}: {len(file.obs)} cells × {len(file.genes)} genes; {source} holds "
         f"{'counts' if held == 'counts' else 'log-normalised values'}; obs[{labels.column!r}] names "
-        f"{members[1]} singles and {members[2]} doubles (pairs as {PAIR_FORMS[labels.grammar]}), with "
+        f"{members[1]} singles and {members[2]} doubles (pairs as {labels.form}), with "
         f"{int(np.sum(labels.conditions == CONTROL))} control cells labelled {' or '.join(map(repr, labels.control))}"
     )

@@ -28,7 +28,8 @@ class Layout:
     Attributes
     ----------
     splits : name -> rows of ``index``.
-    assignment : which cells are in which split (of simulated trajectories: by their last cell), as rows of the file.
+    assignment : which cells are in which split (of simulated trajectories: by their last cell), as positions among
+        those whose labels are not left out.
     index : (n, T) cells of each row, positions in ``cells``.
     conditions : canonical condition of each row.
     cells : rows of the file that are in use, ascending.
@@ -71,7 +72,8 @@ def lay_out(spec: PerturbseqData, file: CellFile, labels: Labels, where: str, kn
         As the splits, the times and the replayed split say.
     """
     assert isinstance(spec.seed, int)
-    times = None if spec.path is None else read_times(file.obs, where, spec.time, labels.column)
+    used = labels.used
+    times = None if spec.path is None else read_times(file.obs.iloc[used], where, spec.time, labels.column)
     if times is not None and spec.pairs == "none":
         raise UserError(
             f"{where}: obs[{times.column!r}] makes these cells a time course, whose rows need their earlier times; "
@@ -83,7 +85,7 @@ def lay_out(spec: PerturbseqData, file: CellFile, labels: Labels, where: str, kn
         trajectories = _trajectories(file)
         test = spec.test_cells / (spec.cells + spec.test_cells)
     else:
-        trajectories = np.arange(len(file.obs))[:, None]
+        trajectories = used[:, None]
         test = TEST_SHARE
     last = trajectories[:, -1]
     conditions: list[str] = labels.conditions[last].tolist()
@@ -98,6 +100,7 @@ def lay_out(spec: PerturbseqData, file: CellFile, labels: Labels, where: str, kn
         table, splits, of = _snapshots(spec, trajectories, conditions, assignment)
     else:
         table, splits, of = course_rows(assignment, conditions, times, spec.seed)
+        table = used[table]
     cells, index = np.unique(table, return_inverse=True)
     seen = table.shape[1] - assignment.held_out
     return Layout(
