@@ -35,6 +35,8 @@ def _inspect(options: argparse.Namespace) -> int:
     from harness.data.progress import ProgressLine
     from harness.data_spec import PerturbseqData
 
+    if not options.pair_mark:
+        raise UserError("--pair-mark is empty; give the mark that joins two names in a label, or none, or leave it out")
     rule = _guide_rule(options)
     stated = {
         "path": str(options.file),

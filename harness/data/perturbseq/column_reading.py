@@ -7,7 +7,7 @@ no perturbation, or more than two, is left out by name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -201,7 +201,7 @@ class _Reading:
             else:
                 cut.append(text)
         found = self._cut(cut, pair_mark)
-        return Cuts(found.mark, {**whole, **found.parts}, found.whole)
+        return replace(found, parts={**whole, **found.parts})
 
     def _cut(self, labels: list[str], pair_mark: str) -> Cuts:
         guides, where = self._guides, self._column.where

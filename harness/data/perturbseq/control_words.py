@@ -31,9 +31,11 @@ _NO_GUIDE = frozenset(
     {
         *("nan", "none", "na", "nat", "null", "missing", "undefined", "unassigned", "notassigned", "unknown"),
         *("undetermined", "unmapped", "multiplet", "multiplets", "doublet", "doublets", "ambiguous", "negative"),
-        *("noguide", "noguides", "nosgrna", "nogrna", "nocall", "nohit"),
+        *("n.a.", "noguide", "noguides", "nosgrna", "nogrna", "nocall", "nohit"),
     }
 )
+#: Letters of the shortest word that may be written with marks in it.
+_LEAST_JOINED = 4
 #: A mark that stands for nothing.
 _BLANKS = re.compile(r"[^\w]*")
 
@@ -72,5 +74,7 @@ def names_no_guide(name: str) -> bool:
 
 
 def _bare(name: str) -> str:
-    """A word in small letters, without what joins its parts."""
-    return re.sub(r"[-_. /<>]", "", name).lower()
+    """A word in small letters, without what joins its parts; but ``N_T`` may be a pair of genes."""
+    text = re.sub(r"[<>#/]", "", name.strip().lower())
+    joined = re.sub(r"[-_. ]", "", text)
+    return joined if len(joined) >= _LEAST_JOINED else text

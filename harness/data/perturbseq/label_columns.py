@@ -41,10 +41,10 @@ def candidates(obs: pd.DataFrame, where: str, column: str | None, genes: Set[str
     known = [name for name in COLUMNS if name in present]
     if not known:
         likely = _most_likely(obs, genes)
-        hint = f"{likely}, which holds perturbations by its labels, or to another " if likely else ""
+        remedy = f"{likely}, whose labels look like perturbations (all columns: {listed_all})" if likely else ""
         raise UserError(
             f"{where}: no obs column names the perturbation (looked for {', '.join(COLUMNS)}); "
-            f"set data.column to {hint}one of: {listed_all}"
+            f"set data.column to {remedy or f'one of: {listed_all}'}"
         )
     return known
 
