@@ -171,9 +171,9 @@ def _perturbations(labels: Labels) -> list[tuple[str, str]]:
 
 def _left_out(labels: Labels) -> str:
     """The labels whose cells no study uses, the largest first."""
-    largest = sorted(labels.left_out.items(), key=lambda item: -item[1].cells)
-    told = [f"{name if name == MISSING else repr(_short(name))} ({of.cells:,}: {of.reason})" for name, of in largest]
-    return f"{int(np.sum(labels.conditions == '')):,} cells, by label {first(told, _MOST_NAMED)}"
+    largest = sorted(labels.left_out.items(), key=lambda item: (-item[1].cells, item[0]))
+    told = [f"{name if name == MISSING else repr(_short(name))} ({of.cells:,}; {of.reason})" for name, of in largest]
+    return f"{int(np.sum(labels.conditions == '')):,} cells, labelled {first(told, _MOST_NAMED)}"
 
 
 def _short(label: str) -> str:
