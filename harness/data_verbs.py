@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
+from harness.words import flow
 
 if TYPE_CHECKING:
     from harness.data_spec import Causal3DIdentData
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 #: Fewest images of a training sequence that the temporal study can be made small enough for, and with doubles.
 _FEWEST_OF_SEQUENCE, _FEWEST_FOR_DOUBLES = 200, 3000
-#: Words that YAML does not read as text.
-_YAML_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "~")
 
 
 def data(options: argparse.Namespace) -> int:
@@ -38,10 +37,13 @@ def _inspect(options: argparse.Namespace) -> int:
     from harness.data.progress import ProgressLine
     from harness.data_spec import PerturbseqData
 
+    if not options.pair_mark:
+        raise UserError("--pair-mark is empty; give the mark that joins two names in a label, or none, or leave it out")
     stated = {
         "path": str(options.file),
         "column": options.column,
         "control": tuple(options.control or ()),
+        "pair_mark": options.pair_mark,
         "min_cells": {"least": options.min_cells, "drop": options.drop_small},
         "guides": _guide_rule(options),
         "values": options.values,
@@ -79,17 +81,10 @@ def _flow(value: object) -> str:
     """A value as YAML on one line, which `--set` takes."""
     import json
 
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return value if isinstance(value, str) and _is_plain(value) else json.dumps(value, ensure_ascii=False)
-
-
-def _is_plain(word: str) -> bool:
-    """Whether YAML reads a word as text without quotes."""
-    import re
-
-    number = re.fullmatch(r"[-+.]?[\d.][\d._eExX+-]*", word) is not None
-    return bool(re.fullmatch(r"[\w./+-][\w ./+-]*", word)) and not number and word.lower() not in _YAML_WORDS
+    words = [value] if isinstance(value, str) else value
+    if isinstance(words, list) and all(isinstance(word, str) for word in words):
+        return flow(words)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _guide_rule(options: argparse.Namespace) -> GuideRule | None:

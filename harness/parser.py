@@ -177,6 +177,8 @@ def _add_inspect_options(look: argparse.ArgumentParser) -> None:
     look.add_argument("--column", metavar="NAME", help="obs column of the perturbation (default: detected)")
     does = "its label for control cells; may be repeated (default: detected)"
     look.add_argument("--control", action="append", metavar="LABEL", help=does)
+    does = "what joins the members of a pair in a label, such as + or |; none: no label is a pair (default: detected)"
+    look.add_argument("--pair-mark", default="auto", metavar="MARK", help=does)
     does = "cells a condition must have (default: 20)"
     look.add_argument("--min-cells", type=_at_least(2), default=20, metavar="N", help=does)
     look.add_argument("--drop-small", action="store_true", help="leave out conditions with fewer, by name")
@@ -187,9 +189,9 @@ def _add_inspect_options(look: argparse.ArgumentParser) -> None:
     does = "obs column of times, or none (default: one that perturbations begin in the course of)"
     look.add_argument("--time", metavar="COLUMN", help=does)
     does = "labels name guides, and how: {gene}_{guide} merges LCK_1 and LCK_2; of several the first that fits"
-    look.add_argument("--guides", nargs="+", metavar="TEMPLATE", help=does)
+    look.add_argument("--guides", nargs="+", action="extend", metavar="TEMPLATE", help=does)
     does = "how non-targeting guides are named, which all are control: NTg{guide}"
-    look.add_argument("--guide-control", nargs="+", metavar="TEMPLATE", help=does)
+    look.add_argument("--guide-control", nargs="+", action="extend", metavar="TEMPLATE", help=does)
     does = "what the matrix holds (default: seen from its values)"
     look.add_argument("--values", choices=["auto", "counts", "lognorm"], default="auto", help=does)
     does = "layer to read (default: X, or the layer counts where X is unclear)"

@@ -12,7 +12,10 @@ import numpy as np
 import torch
 
 from harness import __version__
-from harness.data.perturbseq.guides import CONTROL, CONTROL_WORDS
+from harness.data.batch import PerturbationData
+from harness.data.perturbseq.conditions import canonical, in_condition, members_asked
+from harness.data.perturbseq.control_words import CONTROL, control_word
+from harness.data.perturbseq.label_texts import listed
 from harness.data.seeding import derive, generator
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
@@ -63,7 +66,8 @@ def predict(fitted: Fitted, perturbations: Sequence[str], *, cells: int = 500, s
     if isinstance(fitted.model, Supervised):
         raise UserError(f"{NO_DECODER}; choose a trial of another model")
     fitted = replace(fitted, data=kept(fitted.data))
-    under = {name: _u_of(name, fitted) for name in dict.fromkeys(map(ordered, perturbations))}
+    asked = dict.fromkeys(ordered(name, fitted.data) for name in perturbations)
+    under = {name: _u_of(name, fitted) for name in asked}
     control = _control(fitted, cells, seed)
     predictor = CellPredictor(fitted.model, fitted.data, fitted.spec.cell_noise)
     parts = [_predicted(predictor, fitted, control, u, derive(seed, "predict", name)) for name, u in under.items()]
@@ -102,20 +106,25 @@ def write_predicted(data: AnnData, out: Path) -> None:
             unfinished.unlink(missing_ok=True)
 
 
-def ordered(name: str) -> str:
+def ordered(name: str, data: PerturbationData) -> str:
     """A combination with its members sorted, each once, as conditions are named; ``A+ctrl`` is ``A``, as GEARS has it.
+
+    A name that holds a ``+`` itself, or a list of drugs and doses, is taken as the file of the data has it.
 
     Raises
     ------
     UserError
         If it names nothing, or nothing beside one of its ``+``.
     """
-    members = {member.strip() for member in name.split("+")}
+    known = {*data.perturbations, *data.vector_names}
+    items = listed(name.strip())
+    if items is not None:
+        return canonical(item for item in items if in_condition(item) in known or control_word(item) is None)
+    members = members_asked(name, known)
     if "" in members:
-        what = "names nothing beside a +" if len(members) > 1 else "is no name"
+        what = "names nothing beside a +" if name.strip(" +") else "is no name"
         raise UserError(f"perturbation {name!r} {what}; give a name, a combination A+B, or {CONTROL}")
-    perturbed = {member for member in members if member.lower() not in CONTROL_WORDS}
-    return "+".join(sorted(perturbed)) or CONTROL
+    return canonical(members)
 
 
 def _u_of(name: str, fitted: Fitted) -> torch.Tensor:

@@ -65,7 +65,7 @@ def predicted_table(fitted: Fitted, asked: DataFrame, seed: int) -> DataFrame:
         if not isinstance(name, str):
             raise UserError(f"row {row} of the table names no perturbation; give a name, a combination A+B, or control")
         cells = int(number)
-        if cells < 1 or wanted.setdefault(ordered(name), cells) != cells:
+        if cells < 1 or wanted.setdefault(ordered(name, fitted.data), cells) != cells:
             why = "twice, with different numbers of cells" if cells >= 1 else f"with {cells} cells"
             raise UserError(f"{name} is asked for {why}; give each perturbation one row, with at least one cell")
     if not wanted:

@@ -80,6 +80,11 @@ def expression_of(template: str) -> re.Pattern[str]:
     return re.compile("".join(BLANKS.get(part) or re.escape(part) for part in _BLANK.split(template)))
 
 
+def literal_of(template: str) -> str:
+    """What stands for itself in a template."""
+    return "".join(part for part in _BLANK.split(template) if part not in BLANKS)
+
+
 class HighlyVariable(Part):
     """Which genes are kept: those that vary most between cells for their mean, and the perturbed ones."""
 

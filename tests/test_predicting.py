@@ -1,5 +1,7 @@
 """Predictions of a finished trial: the very model that was trained, asked for perturbations it never saw together."""
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from harness.data.fingerprint import fingerprint
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
 from harness.model_spec import BetaVAESpec, CiteVAESpec, PerturbedVAESpec
-from harness.predicting import predict, write_predicted
+from harness.predicting import ordered, predict, write_predicted
 from harness.scoring import encode_split
 from harness.study.find_run import find_run
 from harness.trial import run_trial
@@ -106,6 +108,33 @@ def test_a_perturbation_beside_control_is_itself(trials, name):
 @pytest.mark.parametrize("name", ["ctrl", "control+ctrl", "Control"])
 def test_control_has_other_names(trials, name):
     assert list(predict(trials["perturbed_vae"][1], [name], cells=1).obs["perturbation"]) == ["control"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "members"),
+    [
+        ("(+)-JQ1", ["(＋)-JQ1"]),
+        (" (＋)-JQ1 ", ["(＋)-JQ1"]),
+        ("SET+(+)-JQ1", ["(＋)-JQ1", "SET"]),
+        ("(+)-JQ1 + Atenolol-(+|-)", ["(＋)-JQ1", "Atenolol-(＋|-)"]),
+        ("ctrl+(+)-JQ1", ["(＋)-JQ1"]),
+        ("[('JQ1', 0.05, 'uM')]", ["JQ1 0.05 uM"]),
+        ("[('SET', ), ('JQ1', 0.05, 'uM'), ('DMSO_TF', 0.0, 'uM')]", ["JQ1 0.05 uM", "SET"]),
+        ("[('DMSO_TF', 0.0, 'uM')]", []),
+    ],
+)
+def test_a_perturbation_is_found_by_the_name_its_file_has(trials, asked, members):
+    _, fitted = trials["perturbed_vae"]
+    known = replace(fitted.data, perturbations=("(＋)-JQ1", "Atenolol-(＋|-)", "JQ1 0.05 uM", "SET"))
+    assert ordered(asked, known) == ("+".join(members) or "control")
+
+
+def test_cells_are_predicted_of_a_name_that_holds_a_plus(trials):
+    _, fitted = trials["perturbed_vae"]
+    names = ("(＋)-JQ1", *fitted.data.perturbations[1:])
+    found = predict(replace(fitted, data=replace(fitted.data, perturbations=names)), ["(+)-JQ1"], cells=4, seed=1)
+    assert set(found.obs["perturbation"]) == {"(＋)-JQ1"}
+    assert found.shape == (4, 15)
 
 
 @pytest.mark.parametrize(

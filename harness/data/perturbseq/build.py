@@ -14,7 +14,7 @@ from harness.data.cache import built_once
 from harness.data.latent_process import draw_mechanisms
 from harness.data.later import hold_out_later
 from harness.data.perturbseq.gene_vectors import GeneVectors, loadings, read_vectors
-from harness.data.perturbseq.labels import CONTROL, PAIR_FORMS, Labels, members_of, read_labels
+from harness.data.perturbseq.labels import CONTROL, Labels, members_of, read_labels
 from harness.data.perturbseq.layout import Layout, lay_out
 from harness.data.perturbseq.reader import CellFile, Expression, doubt, read_expression
 from harness.data.perturbseq.replay import kept_split
@@ -24,7 +24,10 @@ from harness.data.perturbseq.time_course import components, transported
 from harness.data.perturbseq.uneven_columns import accounted_for, uneven_columns
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
-from harness.words import counted
+from harness.words import counted, first
+
+#: Labels that are named; the rest is counted.
+_MOST_NAMED = 6
 
 
 def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> PerturbationData:
@@ -52,7 +55,7 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
     assert isinstance(spec.seed, int), "the plan resolves data.seed: per_trial"
     with CellFile(_path(spec, fingerprint, cache_dir), spec.gene_names) as file:
         where = str(file.path) if spec.path else "simulated counts (sizes: data.cells, data.environments)"
-        labels = read_labels(file.obs, where, spec)
+        labels = read_labels(file.obs, where, spec, file.genes)
         given = _given_vectors(spec)
         known = frozenset(file.genes if given is None else given.genes)
         layout = lay_out(spec, file, labels, where, None if spec.perturbation_features == "onehot" else known)
@@ -187,6 +190,7 @@ def _quality(labels: Labels, layout: Layout, expression: Expression) -> dict[str
         "control_cells": float(sum(len(own.get(CONTROL, ())) for own in layout.names.values())),
         "conditions_excluded": float(len(layout.assignment.excluded)),
         "cells_excluded": float(np.sum(left_out)),
+        "cells_without_label": float(np.sum(labels.conditions == "")),
         "double_seen1_excluded": float(seen[1]),
         "double_seen0_excluded": float(seen[0]),
         "cells_without_counts": float(np.sum(~expression.values.any(axis=1))),
@@ -198,7 +202,7 @@ def _notes(
     spec: PerturbseqData, file: CellFile, labels: Labels, layout: Layout, expression: Expression
 ) -> tuple[str, ...]:
     """What is to be said of the data wherever their scores stand."""
-    found = []
+    found = list(labels.notes)
     if improbable := doubt(file, expression.source, spec.values):
         found.append(improbable)
     if spec.path is not None:
@@ -215,6 +219,8 @@ def _sentence(file: CellFile, labels: Labels, layout: Layout, expression: Expres
     members = Counter(len(members_of(name)) for name in counts)
     excluded = sum(counts[name] for name in assignment.excluded)
     left_out = [f"{cells:,} cells {why}" for why, cells in use.left_out.items() if cells]
+    if unnamed := int(np.sum(labels.conditions == "")):
+        left_out.insert(0, f"{unnamed:,} cells labelled {first([repr(name) for name in labels.left_out], _MOST_NAMED)}")
     if excluded:
         left_out.append(f"{excluded:,} cells of {counted(len(assignment.excluded), 'condition')} that no split can use")
     parts = [
@@ -222,7 +228,7 @@ def _sentence(file: CellFile, labels: Labels, layout: Layout, expression: Expres
         f"{expression.source} holds {'counts' if expression.held == 'counts' else 'log-normalised values'} "
         f"({', '.join(expression.steps)})",
         f"obs[{labels.column!r}] names {members[1]:,} singles and {members[2]:,} pairs, written "
-        f"{PAIR_FORMS[labels.grammar]}, and {counts[CONTROL]:,} control cells labelled "
+        f"{labels.form}, and {counts[CONTROL]:,} control cells labelled "
         f"{' or '.join(map(repr, labels.control))}",
         f"strata of obs: {', '.join(use.strata)}" if use.strata else "no strata",
         f"left out: {', '.join(left_out) if left_out else 'nothing'}",

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.extmath import randomized_svd
 
+from harness.data.perturbseq.conditions import in_condition
 from harness.data.seeding import derive
 from harness.errors import UserError
 
@@ -53,6 +54,8 @@ class GeneVectors:
 def read_vectors(path: Path) -> GeneVectors:
     """A table from a ``.csv`` file: a header, then a gene and its numbers in each line.
 
+    Genes are named as in conditions, see `in_condition`.
+
     Raises
     ------
     UserError
@@ -67,7 +70,7 @@ def read_vectors(path: Path) -> GeneVectors:
             f"{path}: cannot be read as a .csv file ({error}); give one with a header, and a gene and its numbers in "
             "each line"
         ) from error
-    genes = tuple(str(name).strip() for name in table.index)
+    genes = tuple(in_condition(str(name).strip()) for name in table.index)
     repeated = [name for name, times in Counter(genes).items() if times > 1]
     if repeated:
         raise UserError(f"{path}: names {repeated[0]!r} more than once; keep one line a gene")

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 
+from harness.data.perturbseq.control_words import CONTROL, control_word, is_control_word, names_no_guide
+from harness.data.perturbseq.label_texts import tidy
+from harness.data.perturbseq.pair_marks import Known, cut_labels
 from harness.errors import UserError
-from harness.reading_spec import GuideRule, expression_of
+from harness.reading_spec import GuideRule, expression_of, literal_of
 from harness.words import counted, first
 
-CONTROL = "control"
-#: Labels of control cells, in any case.
-CONTROL_WORDS = frozenset({"control", "ctrl", "non-targeting"})
 #: A template that fits any label.
 _BARE = "{gene}"
-#: How non-targeting guides are usually called; what is before their number.
-_NON_TARGETING = re.compile(
-    r"((?:nt|ntc|non[-_. ]?target\w*?|neg\w*?|scr\w*?|safe\w*?|control|ctrl)[-_. ]?(?:sg|g)?)\d+", re.IGNORECASE
-)
+#: The pattern of labels that name genes.
+BARE = (_BARE,)
 #: A gene, a mark, and the number of a guide with letters before it or not.
 _NUMBERED = re.compile(r"(?P<gene>.+)(?P<mark>[-_.:|])(?P<guide>[A-Za-z]{0,3}\d+)")
+#: A gene, and the strand and place of a guide in it, as in KLF1_-_12345.23-P1P2.
+_STRANDED = re.compile(r"(?P<gene>.+)_(?P<strand>[+-])_\d[\d.]*(?:-.+)?")
 _MOST_NAMED = 3
 
 
@@ -38,6 +38,10 @@ class Guides:
         self._patterns = [expression_of(template) for template in rule.pattern]
         self._control = [expression_of(template) for template in rule.control]
         self._with_number = [expression_of(template) for template in rule.pattern if template != _BARE]
+
+    def writes(self, mark: str) -> bool:
+        """Whether a mark is part of how guides are written."""
+        return any(mark in literal_of(template) for template in (*self.rule.pattern, *self.rule.control))
 
     def is_control(self, name: str) -> bool:
         """Whether a name is a non-targeting guide's."""
@@ -104,7 +108,7 @@ class Guides:
                     f"{where}: data.guides reads {name!r} as a non-targeting guide, but it may be one of {other!r}, "
                     "which other labels name; make data.guides.control narrower"
                 )
-            if gene.lower() in CONTROL_WORDS and not self.is_control(name):
+            if is_control_word(gene) and not self.is_control(name):
                 raise UserError(
                     f"{where}: data.guides reads {name!r} as a guide of {gene!r}, which is a word for control; "
                     f"add a template such as {_templated(name)!r} to data.guides.control"
@@ -119,28 +123,83 @@ def by_gene(genes: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     return {gene: tuple(sorted(guides)) for gene, guides in sorted(found.items())}
 
 
-def propose(labels: Iterable[str]) -> GuideRule | None:
+def propose(labels: Iterable[str], genes: Set[str] = frozenset()) -> GuideRule | None:
     """The rule that labels of guides seem to follow; None where they seem to be genes.
 
     Several numbers of one name are its guides: where most labels are so, or the labels of control are, the mark before
     the number gives the template. Nothing is merged by this: it is proposed to who writes the study file.
+
+    Parameters
+    ----------
+    labels
+        Distinct labels, as the file writes them.
+    genes
+        Names of the file's genes, none of which is read as a guide.
     """
-    names = sorted({part.strip() for label in labels for part in re.split(r"[+,]", label)} - {""})
-    names = [name for name in names if name.lower() not in CONTROL_WORDS]
-    control = [name for name in names if _NON_TARGETING.fullmatch(name)]
-    others = [name for name in names if not _NON_TARGETING.fullmatch(name)]
-    numbered = {name: found for name in others if (found := _NUMBERED.fullmatch(name))}
+    names = sorted(name for name in _names_in(labels, genes) if not is_control_word(name))
+    control = [name for name in names if _is_control_guide(name, genes)]
+    others = [name for name in names if name not in control]
+    for templates, read in (_by_strand(others), _by_number(others)):
+        bare = BARE if len(read) < len(others) else ()
+        if 2 * len(read) < len(others) or not templates:
+            continue
+        rule = GuideRule(pattern=(*templates, *bare), control=_templates(control, others))
+        expected = {**dict.fromkeys(control, CONTROL), **{name: read.get(name, name) for name in others}}
+        if not genes & set(read) and _reads(rule, expected):
+            return rule
+    return rule_of_controls(control, others) if control else None
+
+
+def rule_of_controls(control: Sequence[str], others: Collection[str]) -> GuideRule:
+    """The rule that reads some names as guides of control, and each other name as a gene."""
+    return GuideRule(pattern=BARE, control=_templates(control, [name for name in others if name not in control]))
+
+
+def _names_in(labels: Iterable[str], genes: Set[str]) -> set[str]:
+    """Names of genes and guides in labels, pairs taken apart where there is evidence."""
+    texts = {text for label in labels if (text := tidy(label)) and not names_no_guide(text)}
+
+    def is_control(name: str) -> bool:
+        return control_word(name) is not None and name not in genes
+
+    known = Known(is_control, lambda name: bool(_NUMBERED.fullmatch(name)), lambda mark: mark in "-_.:|", genes)
+    try:
+        cuts = cut_labels([text for text in texts if not is_control(text)], known, "labels").parts
+    except UserError:  # two readings of one: each label is then looked at as it is
+        return texts
+    return {part for parts in cuts.values() for part in parts} | {text for text in texts if is_control(text)}
+
+
+def _is_control_guide(name: str, genes: Set[str]) -> bool:
+    word = control_word(name)
+    return word is not None and word.mark is not None and name not in genes
+
+
+def _by_number(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The template of names with the mark that most genes have before several numbers, and the gene of each such."""
+    numbered = {name: found for name in names if (found := _NUMBERED.fullmatch(name))}
     guides = Counter((found["gene"], found["mark"]) for found in numbered.values())
     marks = Counter({mark: number for (_, mark), number in guides.items() if number > 1})
-    if marks:
-        mark = marks.most_common(1)[0][0]
-        fitting = [name for name, found in numbered.items() if found["mark"] == mark]
-        if 2 * len(fitting) >= len(others):
-            more = (_BARE,) if len(fitting) < len(others) else ()
-            return GuideRule(pattern=(f"{{gene}}{mark}{{guide}}", *more), control=_templates(control))
-    if control:
-        return GuideRule(pattern=(_BARE,), control=_templates(control))
-    return None
+    if not marks:
+        return (), {}
+    mark = marks.most_common(1)[0][0]
+    read = {name: found["gene"] for name, found in numbered.items() if found["mark"] == mark}
+    return (f"{{gene}}{mark}{{guide}}",), read
+
+
+def _by_strand(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Templates of names with the strand and place of a guide, and the gene of each such."""
+    found = {name: match for name in names if (match := _STRANDED.fullmatch(name))}
+    strands = sorted({match["strand"] for match in found.values()})
+    return tuple(f"{{gene}}_{strand}_*" for strand in strands), {name: match["gene"] for name, match in found.items()}
+
+
+def _reads(rule: GuideRule, expected: Mapping[str, str]) -> bool:
+    """Whether a rule reads names as they are meant."""
+    try:
+        return Guides(rule).genes(expected, "labels") == expected
+    except UserError:
+        return False
 
 
 def as_written(rule: GuideRule) -> str:
@@ -154,8 +213,14 @@ def _flow(templates: Sequence[str]) -> str:
     return quoted[0] if len(quoted) == 1 else f"[{', '.join(quoted)}]"
 
 
-def _templates(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(sorted({_templated(name) for name in names}))
+def _templates(control: Sequence[str], others: Collection[str]) -> tuple[str, ...]:
+    """Templates of names of control that fit no other name; where one would, the names themselves."""
+    found: set[str] = set()
+    for name in control:
+        template = _templated(name)
+        expression = expression_of(template)
+        found.add(name if any(expression.fullmatch(other) for other in others) else template)
+    return tuple(sorted(found))
 
 
 def _templated(name: str) -> str:

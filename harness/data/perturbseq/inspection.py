@@ -13,13 +13,12 @@ import numpy as np
 from harness.data.perturbseq.blocks import empty_rows
 from harness.data.perturbseq.cell_file import CellFile, block_runs, refuse_too_large
 from harness.data.perturbseq.cells_in_use import CellsInUse, cells_in_use
-from harness.data.perturbseq.guides import as_written, propose
+from harness.data.perturbseq.guides import BARE, as_written, propose
 from harness.data.perturbseq.labels import (
     COLUMNS,
     CONTROL,
-    PAIR_FORMS,
+    MISSING,
     Labels,
-    find_column,
     members_of,
     read_labels,
 )
@@ -50,6 +49,8 @@ _WHY = {
 _SYMBOLS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "gene_short_name", "symbol", "feature_name")
 #: Conditions and values that are named; the rest is counted.
 _MOST_NAMED = 6
+#: Letters of a label that are shown.
+_LONGEST_LABEL = 60
 
 
 @dataclass(frozen=True)
@@ -99,20 +100,23 @@ def inspect_file(spec: PerturbseqData, progress: Callable[[int, int], None] = la
         for name in file.matrices() if spec.layer is None else (file.layer(spec.layer),):
             found.append((name, _holds(file, name)))
         _check_values(file, (spec.values, spec.layer), problems, notes, progress)
+        labels: Labels | None
         try:
-            labels = read_labels(file.obs, str(path), spec)
+            labels = read_labels(file.obs, str(path), spec, file.genes)
         except UserError as refusal:
+            labels = None
             problems.append(str(refusal))
             found += _others(file, spec.column or "")
         else:
             found += _perturbations(labels)
+            notes += labels.notes
             _check_cells(spec, file, labels, found, problems, notes)
             _check_targets(labels, file, notes)
             if spec.column is None:
                 _other_perturbations(file, labels, spec, notes)
             found += _others(file, labels.column)
         if spec.guides is None:
-            _propose_guides(file, spec.column, notes)
+            _propose_guides(file, spec, labels, notes)
         _check_names(file, notes)
         return Inspection(tuple(found), tuple(problems), tuple(notes))
 
@@ -149,13 +153,11 @@ def _check_values(
 
 
 def _perturbations(labels: Labels) -> list[tuple[str, str]]:
-    counts = Counter(labels.conditions.tolist())
+    counts = Counter(labels.conditions[labels.used].tolist())
     of = {size: {n: c for n, c in counts.items() if len(members_of(n)) == size} for size in (1, 2)}
-    larger = sum(len(members_of(name)) > 2 for name in counts)
-    form = PAIR_FORMS[labels.grammar] if of[2] or larger else "none"
     named = " or ".join(map(repr, labels.control))
     told = [
-        ("perturbation", f"obs[{labels.column!r}], pairs written {form}; their order does not matter"),
+        ("perturbation", f"obs[{labels.column!r}], pairs written {labels.form}; their order does not matter"),
         ("control", f"{counts[CONTROL]:,} cells labelled {named}"),
         ("singles", _sizes(of[1])),
         ("doubles", _sizes(of[2])),
@@ -166,7 +168,20 @@ def _perturbations(labels: Labels) -> list[tuple[str, str]]:
         told.append(("", words))
     if labels.guides:
         told.append(("guides", _merged(labels)))
-    return [*told, ("larger sets", str(larger))] if larger else told
+    if labels.left_out:
+        told.append(("left out", _left_out(labels)))
+    return told
+
+
+def _left_out(labels: Labels) -> str:
+    """The labels whose cells no study uses, the largest first."""
+    largest = sorted(labels.left_out.items(), key=lambda item: (-item[1].cells, item[0]))
+    told = [f"{name if name == MISSING else repr(_short(name))} ({of.cells:,}; {of.reason})" for name, of in largest]
+    return f"{int(np.sum(labels.conditions == '')):,} cells, labelled {first(told, _MOST_NAMED)}"
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= _LONGEST_LABEL else f"{label[:_LONGEST_LABEL]}…"
 
 
 def _sizes(counts: dict[str, int]) -> str:
@@ -234,18 +249,17 @@ def _check_names(file: CellFile, notes: list[str]) -> None:
 
 
 def _other_perturbations(file: CellFile, labels: Labels, spec: PerturbseqData, notes: list[str]) -> None:
-    """Columns of perturbations that were not taken, and how to take them."""
+    """Columns of perturbations that say the same; those that differ are told with the labels."""
     for name in (name for name in COLUMNS if name in file.obs.columns and name != labels.column):
         try:
-            other = read_labels(file.obs, str(file.path), spec.model_copy(update={"column": name}))
+            other = read_labels(file.obs, str(file.path), spec.model_copy(update={"column": name}), file.genes)
         except UserError:  # of no use
             continue
-        differs = int(np.sum(other.conditions != labels.conditions))
-        words = f"differs from it in {differs:,} cells" if differs else "says the same"
-        notes.append(
-            f"obs[{labels.column!r}] is taken for the perturbation; obs[{name!r}], which {words}, is not: to take it "
-            f"put under data: in the study file   column: {name}   (here: --column {name})"
-        )
+        if np.array_equal(other.conditions, labels.conditions):
+            notes.append(
+                f"obs[{labels.column!r}] is taken for the perturbation; obs[{name!r}], which says the same, is not: to "
+                f"take it put under data: in the study file   column: {name}   (here: --column {name})"
+            )
 
 
 def _check_cells(
@@ -316,19 +330,24 @@ def _merged(labels: Labels) -> str:
     return f"{words}{shown}; {apart:,} non-targeting"
 
 
-def _propose_guides(file: CellFile, column: str | None, notes: list[str]) -> None:
+def _propose_guides(file: CellFile, spec: PerturbseqData, labels: Labels | None, notes: list[str]) -> None:
     """Where labels look like those of guides, the line that would merge them."""
-    try:
-        name = find_column(file.obs, str(file.path), column, lambda label, of: label.strip().lower() == CONTROL)
-    except UserError:  # told already: there is no such column
+    columns = (spec.column, *COLUMNS) if labels is None else (labels.column,)
+    name = next((name for name in columns if name in file.obs.columns), None)
+    if name is None or (labels is not None and labels.guides):
         return
-    labels = [label for label in file.obs[name].unique() if isinstance(label, str)]
-    rule = propose(labels)
-    if rule is not None:
-        notes.append(
-            f"obs[{name!r}] seems to name guides ({first(sorted(labels), 3)}), each a condition of its own unless "
-            f"merged; to merge those of one gene put under data: in the study file   {as_written(rule)}"
-        )
+    found = [label for label in file.obs[name].unique() if isinstance(label, str)]
+    rule = propose(found, frozenset(file.genes))
+    if rule is None or (labels is not None and rule.pattern == BARE):  # a second kind of control is told already
+        return
+    try:
+        read_labels(file.obs, str(file.path), spec.model_copy(update={"column": name, "guides": rule}), file.genes)
+    except UserError:  # of no use
+        return
+    notes.append(
+        f"obs[{name!r}] seems to name guides ({first(sorted(found), 3)}), each a condition of its own unless "
+        f"merged; to merge those of one gene put under data: in the study file   {as_written(rule)}"
+    )
 
 
 def _check_targets(labels: Labels, file: CellFile, notes: list[str]) -> None:

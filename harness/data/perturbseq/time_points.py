@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.perturbseq.guides import CONTROL
+from harness.data.perturbseq.control_words import CONTROL
 from harness.errors import UserError
 from harness.words import first
 

@@ -75,6 +75,18 @@ def test_u_is_the_sum_of_the_members_standardised_vectors(tmp_path):
     assert data.perturbation_vectors.shape == (len(TABLE), 3)
 
 
+def test_a_name_that_holds_a_plus_is_found_in_the_table_as_the_file_has_it(tmp_path):
+    labels = {"control": 80, "(+)-JQ1": 40, "Atenolol-(+|-)": 40, "g0": 40, "g1": 40}
+    path = screen(tmp_path, labels=labels)
+    vectors = table(tmp_path, {"(+)-JQ1": (1.0, 0.0), "Atenolol-(+|-)": (0.0, 1.0), "g0": (1.0, 1.0), "g1": (2.0, 0.0)})
+    held_out = {"kind": "leave_perturbation_out", "held_out": ["(＋)-JQ1"]}
+    data = load(PerturbseqData(path=path, perturbation_features=vectors, split=held_out), tmp_path)
+    assert data.perturbations == ("Atenolol-(＋|-)", "g0", "g1")
+    assert not data.excluded
+    assert len(data.splits["single_unseen"]) == 40
+    assert data.vector_names[0] == "(＋)-JQ1"
+
+
 def test_genes_without_a_vector_are_left_out_by_name(tmp_path):
     data = read(tmp_path, table(tmp_path))
     assert data.excluded == {

@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.data.perturbseq.guides import as_written, propose
+from harness.data.perturbseq.control_words import control_word, names_no_guide
+from harness.data.perturbseq.guides import Guides, as_written, propose
 from harness.data.perturbseq.labels import read_labels as read_by
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
@@ -37,10 +38,6 @@ def test_guides_of_a_gene_are_merged_and_non_targeting_ones_are_control():
     assert found.guides == {"LCK": ("LCK_1", "LCK_2"), "CD3E": ("CD3E_g7",), "control": ("NTg12", "NTg4")}
 
 
-def test_without_a_rule_each_label_is_a_perturbation_of_its_own():
-    assert conditions(["LCK_1", "LCK_2", "control"], rule=None) == ["LCK_1", "LCK_2", "control"]
-
-
 @pytest.mark.parametrize(
     ("pattern", "label"),
     [
@@ -58,11 +55,11 @@ def test_templates(pattern, label):
     assert conditions(labels, GuideRule(pattern=(pattern, "{gene}"))) == ["HLA-A", "MYC", "control", "KLF1"]
 
 
-@pytest.mark.parametrize(("joined", "grammar"), [("{}+{}", "plus"), ("{},{}", "comma"), ("{}_{}", "underscore")])
-def test_pairs_of_guides(joined, grammar):
+@pytest.mark.parametrize("mark", ["+", ",", "_", "|", ";", "/", "&", ":"])
+def test_pairs_of_guides(mark):
     alone = ["LCK_1", "LCK_2", "CD3E_1", "NTg4"]
     pairs = [
-        joined.format(*pair)
+        mark.join(pair)
         for pair in (
             ("LCK_1", "CD3E_1"),
             ("CD3E_1", "LCK_2"),
@@ -73,7 +70,7 @@ def test_pairs_of_guides(joined, grammar):
         )
     ]
     found = read(alone + pairs)
-    assert found.grammar == grammar
+    assert found.form == f"A{mark}B"
     assert found.conditions.tolist() == [
         *("LCK", "LCK", "CD3E", "control"),
         *("CD3E+LCK", "CD3E+LCK", "LCK", "LCK", "CD3E", "control"),
@@ -231,9 +228,67 @@ def test_any_guides_joined_in_any_order_give_their_genes(mark, screen, order):
 )
 @unhurried
 def test_a_proposed_rule_reads_what_it_was_proposed_for(genes, mark, control, numbers):
-    assume(not any(gene.startswith(("NT", "NEG", "SCR", "SAFE", "CTRL")) for gene in genes))
+    assume(not any(control_word(gene) or gene.startswith(("NT", "NEG", "SCR", "SAFE", "CTRL")) for gene in genes))
     labels = {f"{gene}{mark}{number}": gene for gene in genes for number in numbers}
     labels |= {f"{control}{number}": "control" for number in numbers}
     rule = propose(labels)
     assert rule == GuideRule(pattern=f"{{gene}}{mark}{{guide}}", control=f"{control}{{guide}}")
     assert conditions(list(labels), rule) == list(labels.values())
+
+
+made_up = st.from_regex(r"[A-Z]{2,4}[0-9]{0,2}", fullmatch=True).filter(
+    lambda name: control_word(name) is None and not names_no_guide(name)
+)
+CONTROLS = ["NTg", "NTC_", "NegCtrl", "non-targeting-", "NC-", "INTERGENIC", "AAVS1-", "sgNT-"]
+
+
+@st.composite
+def labelled_screens(draw):
+    """Labels of a screen of guides, or of genes beside guides of control, and what each of them carries."""
+    genes = draw(st.lists(made_up, min_size=2, max_size=5, unique=True))
+    style = draw(st.sampled_from(["{}_{}", "{}-{}", "{}.{}", "{}-sg{}", "{}", "{}_+_{}23.5-P1P2", "{}_-_{}99.25-P2"]))
+    numbers = draw(st.lists(st.integers(1, 999), min_size=2, max_size=4, unique=True))
+    guides = {style.format(gene, number): gene for gene in genes for number in numbers}
+    stem = draw(st.sampled_from(CONTROLS))
+    guides |= {f"{stem}{number}": "control" for number in draw(st.lists(st.integers(0, 9999), min_size=1, unique=True))}
+    mark = draw(st.sampled_from(["|", "+", ",", ";", " || ", *("_" if style == "{}" and "_" not in stem else "")]))
+    assume(mark != "+" or "+" not in style)
+    names = st.sampled_from(sorted(guides))
+    labels = {name: {gene} for name, gene in guides.items()}
+    for first, second in draw(st.lists(st.tuples(names, names), max_size=6)):
+        labels[first + mark + second] = {guides[first], guides[second]}
+    if draw(st.booleans()):
+        labels = {f"{label}__{label}": members for label, members in labels.items()}
+    return {label: "+".join(sorted(members - {"control"})) or "control" for label, members in labels.items()}, genes
+
+
+@given(screen=labelled_screens(), named=st.booleans())
+@unhurried
+def test_what_is_proposed_reads_the_file_as_it_is_meant(screen, named):
+    expected, genes = screen
+    rule = propose(expected, frozenset(genes) if named else frozenset())
+    assert rule is not None
+    found = read_by(
+        pd.DataFrame({"guide": list(expected)}),
+        "file",
+        PerturbseqData(column="guide", guides=rule),
+        genes if named else (),
+    )
+    assert found.conditions.tolist() == list(expected.values())
+    perturbed = [label for label, condition in expected.items() if condition != "control"]
+    assert not any(Guides(rule).is_control(label) for label in perturbed)
+
+
+@given(labels=st.lists(st.one_of(genes, st.tuples(genes, genes).map("_".join)), min_size=2, max_size=8, unique=True))
+@unhurried
+def test_a_proposed_control_template_fits_no_label_that_holds_a_gene(labels):
+    rule = propose([*labels, "NT1", "NT2", "NegCtrl0", f"{labels[0]}_NegCtrl0"])
+    assume(rule is not None)
+    held = [label for label in labels if control_word(label) is None]
+    assert not any(Guides(rule).is_control(label) for label in [*held, f"{labels[0]}_NegCtrl0"])
+
+
+def test_a_gene_of_the_file_is_proposed_as_no_guide():
+    labels = ["control", "NKX2-1", "NKX2-5", "HLA-1", "HLA-2"]
+    assert as_written(propose(labels)) == 'guides: {pattern: "{gene}-{guide}"}'
+    assert propose(labels, frozenset({"NKX2-1", "NKX2-5"})) is None
