@@ -43,6 +43,7 @@ def _inspect(options: argparse.Namespace) -> int:
         "guides": rule,
         "values": options.values,
         "layer": options.layer,
+        "features": tuple(options.features or ()),
         "gene_names": options.gene_names,
     }
     spec = PerturbseqData.model_validate({key: value for key, value in stated.items() if value not in (None, ())})
@@ -55,7 +56,7 @@ def _inspect(options: argparse.Namespace) -> int:
     given["min_cells"] = None if options.min_cells == 20 else options.min_cells
     given["guides"] = None if rule is None else as_written(rule).removeprefix("guides: ")
     given["values"] = None if options.values == "auto" else options.values
-    given |= {"layer": options.layer, "gene_names": options.gene_names}
+    given |= {"layer": options.layer, "features": _listed(spec.features), "gene_names": options.gene_names}
     _say_how_to_use("perturbseq", [f"data.{key}={value}" for key, value in given.items() if value is not None])
     return 0
 

@@ -17,7 +17,7 @@ from harness.data.later import hold_out_later
 from harness.data.perturbseq.gene_vectors import GeneVectors, loadings, read_vectors
 from harness.data.perturbseq.labels import CONTROL, PAIR_FORMS, Labels, members_of, read_labels
 from harness.data.perturbseq.layout import Layout, lay_out
-from harness.data.perturbseq.reader import CellFile, Expression, doubt, expression_matrix, read_expression
+from harness.data.perturbseq.reader import CellFile, Expression, expression_matrix, read_expression
 from harness.data.perturbseq.replay import kept_split
 from harness.data.perturbseq.simulator import design_of, simulate
 from harness.data.perturbseq.splits import Assignment
@@ -50,7 +50,7 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
         If the file cannot be used; see the reader, the labels and the splits.
     """
     assert isinstance(spec.seed, int), "the plan resolves data.seed: per_trial"
-    with CellFile(_path(spec, fingerprint, cache_dir), spec.gene_names) as file:
+    with _opened(spec, _path(spec, fingerprint, cache_dir)) as file:
         where = str(file.path) if spec.path else "simulated counts (sizes: data.cells, data.environments)"
         labels = read_labels(file.obs, where, spec)
         given = _given_vectors(spec)
@@ -61,12 +61,11 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
             layout.cells,
             spec.values,
             spec.preprocess,
-            layer=spec.layer,
             training=layout.training,
             perturbed=labels.perturbed,
         )
-        if improbable := doubt(file, expression.source, spec.values):
-            log.warning("%s: %s", where, improbable)
+        for note in expression.notes:
+            log.warning("%s: %s", where, note)
         log.info("%s; %s", _sentence(file, labels, expression.source, expression.held), ", ".join(expression.steps))
         truth = None if spec.path else _truth(spec, file, layout)
         genes = expression.genes
@@ -114,9 +113,13 @@ def describe(spec: PerturbseqData) -> str:
     """
     if spec.path is None:
         raise UserError("data.path is not set: simulated counts have no file to look into; set it to an .h5ad file")
-    with CellFile(Path(spec.path), spec.gene_names) as file:
+    with _opened(spec, Path(spec.path)) as file:
         labels = read_labels(file.obs, str(file.path), spec)
-        return _sentence(file, labels, *expression_matrix(file, spec.values, spec.layer))
+        return _sentence(file, labels, *expression_matrix(file, spec.values))
+
+
+def _opened(spec: PerturbseqData, path: Path) -> CellFile:
+    return CellFile(path, spec.gene_names, layer=spec.layer, features=spec.features)
 
 
 def _path(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Path:
