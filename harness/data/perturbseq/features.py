@@ -18,7 +18,7 @@ from anndata.utils import make_index_unique
 
 from harness.data.perturbseq.remedies import study_line
 from harness.errors import UserError
-from harness.words import first
+from harness.words import counted, first
 
 #: Columns of var that tell kinds of features apart: 10x's, then others'.
 KIND_COLUMNS = ("feature_types", "feature_type", "modality")
@@ -82,10 +82,10 @@ def features_in_use(
         rows = None if used.all() else np.flatnonzero(used)
         if gene_names is None:
             return Features(rows, _from_index(chosen.index, table), said, numbers)
-        names, more, counted = _from_column(chosen, gene_names, table)
+        names, more, told = _from_column(chosen, gene_names, table)
     except UserError as refusal:
         raise UserError(f"{path}: {refusal}") from None
-    return Features(rows, names, (*said, *more), numbers | counted)
+    return Features(rows, names, (*said, *more), numbers | told)
 
 
 def _by_kind(var: pd.DataFrame, wanted: Sequence[str], table: str) -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:
@@ -174,14 +174,14 @@ def _from_column(
     said = []
     if absent.any():
         said.append(
-            f"{int(absent.sum()):,} features have no name in {table}[{column!r}] and keep that of the index, such as "
-            f"{var.index[absent][0]}"
+            f"{table}[{column!r}] has no name for {counted(int(absent.sum()), 'feature')}; that of the index is taken, "
+            f"such as {var.index[absent][0]}"
         )
     if len(again):
-        changed = names[filled.duplicated()][0]
+        stand = f"{counted(again.nunique(), 'name')} in {table}[{column!r}] stand{'' if again.nunique() > 1 else 's'}"
         said.append(
-            f"{len(set(again)):,} names in {table}[{column!r}] stand for more than one feature, such as {again[0]}; "
-            f"the first keeps it, the next is called {changed}, as AnnData.var_names_make_unique calls it"
+            f"{stand} for more than one feature, such as {again[0]}; the first keeps it, the next is called "
+            f"{names[filled.duplicated()][0]}, as AnnData.var_names_make_unique calls it"
         )
     numbers = {"gene_names_missing": float(absent.sum()), "gene_names_repeated": float(len(again))}
     return tuple(map(str, names)), tuple(said), numbers

@@ -1,0 +1,66 @@
+"""A small screen of known counts, and lines for a shell taken from sentences and run, for tests of anybody's files."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+LABELS = ("control", "KLF1", "SET", "SET+KLF1")
+CELLS, GENES = 30, 60  # cells of each condition
+
+
+def counts(library=400, genes=GENES, seed=0):
+    """Poisson counts of genes and cells of very different sizes, (120, genes) float64; no cell is empty."""
+    rng = np.random.default_rng(seed)
+    share = rng.gamma(0.7, 1.0, genes)
+    size = library * rng.lognormal(0, 0.5, (len(LABELS) * CELLS, 1))
+    drawn = rng.poisson(size * share / share.sum()).astype(np.float64)
+    drawn[:, 0] += 1
+    return drawn
+
+
+def per_cell(raw, target=1e4):
+    """Counts scaled to one sum a cell, in float64."""
+    return raw * target / raw.sum(axis=1, keepdims=True)
+
+
+def screen(x, names=None, **more):
+    """An AnnData of these values (None: no X), its conditions one after the other."""
+    names = [f"G{k}" for k in range(GENES if x is None else x.shape[1])] if names is None else names
+    labels = np.repeat(LABELS, CELLS)
+    obs = pd.DataFrame({"condition": pd.Categorical(labels)}, index=[f"c{k}" for k in range(len(labels))])
+    x = x.astype(np.float32) if isinstance(x, np.ndarray) and x.dtype == np.float64 else x
+    return anndata.AnnData(x, obs, pd.DataFrame(index=names), **more)
+
+
+def csr(x):
+    return sparse.csr_matrix(x.astype(np.float32))
+
+
+def lines_of(sentence):
+    """The lines for a shell that a sentence gives."""
+    return re.findall(r"   ((?:python -c |gunzip |bunzip2 |xz |unzip ).*?)(?:   |$)", sentence)
+
+
+def run_line(sentence, folder):
+    """Run the one line for a shell that a sentence gives; the .h5ad that it made."""
+    (line,) = lines_of(sentence)
+    before = set(folder.iterdir())
+    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        line, check=False, shell=True, cwd=folder, env=os.environ | {"PATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (made,) = set(folder.iterdir()) - before
+    return made
+
+
+def study_lines(sentence):
+    """The lines of the study file that a sentence gives, as (key, value)."""
+    return re.findall(r"under data: in the study file   (\w+): (.+?)(?=   |, and|$)", sentence)
