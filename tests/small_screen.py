@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -48,15 +49,17 @@ def lines_of(sentence):
     return re.findall(r"   ((?:python -c |gunzip |bunzip2 |xz |unzip ).*?)(?:   |$)", sentence)
 
 
-def run_line(sentence, folder):
-    """Run the one line for a shell that a sentence gives; the .h5ad that it made."""
+def run_line(sentence, folder, shell=False):
+    """Run the one line that a sentence gives, by a shell or, faster, its Python alone; the .h5ad that it made."""
     (line,) = lines_of(sentence)
     before = set(folder.iterdir())
-    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        line, check=False, shell=True, cwd=folder, env=os.environ | {"PATH": paths}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    if shell:
+        paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = os.environ | {"PATH": paths}
+        subprocess.run(line, check=True, shell=True, cwd=folder, env=environment, capture_output=True)
+    else:
+        _, _, code = shlex.split(line)
+        exec(code, {})
     (made,) = set(folder.iterdir()) - before
     return made
 

@@ -111,7 +111,7 @@ def test_where_no_kind_is_known_to_be_gene_expression_all_are_read_and_that_is_s
     notes = inspect_file(PerturbseqData(path=str(path))).notes
     assert any(
         note.startswith(
-            "var['feature_type'] calls no feature gene expression, so that all are read: protein_coding (60), lncRNA (4)"
+            "var['feature_type'] calls no feature gene expression, so that all are read: protein_coding (60), lncRNA"
         )
         for note in notes
     )
