@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
             perturbed=labels.perturbed,
         )
         for note in expression.notes:
-            log.warning("%s: %s", where, note)
+            _warn_once(f"{where}: {note}")
         log.info("%s; %s", _sentence(file, labels, expression.source, expression.held), ", ".join(expression.steps))
         truth = None if spec.path else _truth(spec, file, layout)
         genes = expression.genes
@@ -116,6 +117,12 @@ def describe(spec: PerturbseqData) -> str:
     with _opened(spec, Path(spec.path)) as file:
         labels = read_labels(file.obs, str(file.path), spec)
         return _sentence(file, labels, *expression_matrix(file, spec.values))
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    """Say what every trial of a process would say again."""
+    log.warning(sentence)
 
 
 def _opened(spec: PerturbseqData, path: Path) -> CellFile:

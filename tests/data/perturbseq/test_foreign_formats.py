@@ -70,6 +70,7 @@ def test_mudata_is_named_and_its_gene_expression_taken_out(given, capsys, kinds,
     assert anndata.read_h5ad(made).shape == (120, GENES)
 
 
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
 def test_a_zarr_store_is_named_and_written_as_h5ad(given, capsys):
     pytest.importorskip("zarr")
     anndata.read_h5ad(given.parent / "plain.h5ad").write_zarr(given / "cells.zarr")

@@ -333,5 +333,11 @@ def test_tables_of_old_files_are_read(tmp_path):
         group.attrs["h5sparse_format"], group.attrs["h5sparse_shape"] = "csr", raw.shape
         for name in ("data", "indices", "indptr"):
             group[name] = getattr(raw, name)
+        file["raw.X"] = np.hstack([raw.toarray(), raw.toarray()])
+        file["raw.var"] = np.array([(f"r{k}".encode(),) for k in range(2 * GENES)], dtype=[("index", "S8")])
     data = read(path, tmp_path)
     assert data.conditions == ("control", "KLF1", "SET", "KLF1+SET")
+    assert data.feature_names == tuple(f"g{k}" for k in range(GENES))
+    own = read(path, tmp_path, layer="raw")
+    assert own.feature_names == tuple(f"r{k}" for k in range(2 * GENES))
+    np.testing.assert_array_equal(own.library.numpy(), 2 * data.library.numpy())
