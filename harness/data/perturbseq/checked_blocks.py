@@ -10,7 +10,6 @@ import numpy.typing as npt
 from harness.data.perturbseq.blocks import Block
 from harness.data.perturbseq.cell_file import CellFile
 from harness.data.perturbseq.cell_kinds import CellKinds
-from harness.data.perturbseq.mending import without
 from harness.data.perturbseq.values import LARGEST_LOG, Holds, check_finite
 from harness.errors import UserError
 
@@ -18,7 +17,7 @@ Rows = npt.NDArray[np.int64]
 
 
 def checked_blocks(
-    file: CellFile, name: str, held: Holds | None, cells: Rows | None = None, *, alike: bool = True
+    file: CellFile, name: str, held: Holds | None, cells: Rows | None = None, kinds: CellKinds | None = None
 ) -> Iterator[tuple[Rows, Rows, Block]]:
     """Values of the cells in use.
 
@@ -27,8 +26,8 @@ def checked_blocks(
     name, held
         The matrix, and what it is taken for; None where that is unclear.
     cells : rows in use; None: all.
-    alike
-        Whether to see, after the last block, that all cells hold the same.
+    kinds
+        What is to look at each block, to tell after the last whether all cells hold the same.
 
     Yields
     ------
@@ -38,13 +37,12 @@ def checked_blocks(
     Raises
     ------
     UserError
-        At the first NaN, infinite or negative value; after the last block where some cells hold counts and others
-        log-normalised values, or where values are too large for logarithms.
+        At the first NaN, infinite or negative value; after the last block where values are too large for logarithms.
     """
     position = np.arange(len(file.obs)) if cells is None else np.full(len(file.obs), -1)
     if cells is not None:
         position[cells] = np.arange(len(cells))
-    kinds, largest = CellKinds(len(file.obs), held), 0.0
+    largest = 0.0
     runs = [(start, stop) for start, stop in file.runs() if np.any(position[start:stop] >= 0)]
     for start, block in file.blocks(name, runs):
         to = position[start : start + block.shape[0]]
@@ -53,15 +51,12 @@ def checked_blocks(
         rows = start + np.flatnonzero(wanted)
         if held is not None:
             check_finite(chosen, file.obs.index[rows], file.genes, f"{file.path}: {name}")
-        if alike:
+        if kinds is not None:
             kinds.add(rows, chosen)
         if held == "lognorm":
             largest = max(largest, float(chosen.max()))
         yield to[wanted], rows, chosen
-    if (odd := kinds.odd()) is not None:
-        told, kept = kinds.told(odd, file.obs)
-        raise UserError(f"{file.path}: {name} {told}; {without(file, name, kept)}")
-    if largest > LARGEST_LOG:
+    if largest > LARGEST_LOG and (kinds is None or kinds.odd() is None):
         raise UserError(
             f"{file.path}: {name} {too_large(largest)}; give natural logarithms of one plus scaled counts, or counts "
             "without a word in data.values"

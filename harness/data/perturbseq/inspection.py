@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.data.perturbseq.blocks import empty_rows
 from harness.data.perturbseq.cell_file import CellFile, refuse_too_large
+from harness.data.perturbseq.cell_kinds import CellKinds
 from harness.data.perturbseq.checked_blocks import checked_blocks
 from harness.data.perturbseq.guides import as_written, propose
 from harness.data.perturbseq.labels import (
@@ -22,7 +23,7 @@ from harness.data.perturbseq.labels import (
     members_of,
     read_labels,
 )
-from harness.data.perturbseq.matrix_choice import ValuesWord, expression_matrix, matrix_holds, notes_on
+from harness.data.perturbseq.matrix_choice import ValuesWord, expression_matrix, matrix_holds, notes_on, refuse_mixed
 from harness.data.perturbseq.splits import TEST_SHARE, Assignment, Shares, assign
 from harness.data.perturbseq.time_points import TimePoints, columns_of_times, read_times
 from harness.data_spec import PerturbseqData
@@ -131,9 +132,11 @@ def _check_values(
         source, held = expression_matrix(file, word)
         notes += notes_on(file, source, held, word)
         empty = 0
-        for _, rows, block in checked_blocks(file, source, held):
+        kinds = CellKinds(len(file.obs), held)
+        for _, rows, block in checked_blocks(file, source, held, None, kinds):
             empty += int(np.sum(empty_rows(block)))
             progress(int(rows[-1]) + 1, len(file.obs))
+        refuse_mixed(file, source, kinds, word)
         refuse_too_large(file.path, len(file.obs), len(file.genes))
     except UserError as refusal:
         problems.append(str(refusal))

@@ -11,7 +11,7 @@ from harness.data.perturbseq.blocks import dense
 from harness.data.perturbseq.cell_file import CellFile
 from harness.data.perturbseq.cell_kinds import CellKinds
 from harness.data.perturbseq.checked_blocks import checked_blocks, too_large
-from harness.data.perturbseq.mending import mended
+from harness.data.perturbseq.mending import mended, without
 from harness.data.perturbseq.remedies import study_line
 from harness.data.perturbseq.transformations import ESTIMATED, UNSCALED_LOGS, Transformation, noted, recognise
 from harness.data.perturbseq.values import LARGEST_LOG, Holds, Matrix, never_scaled, values_in, what_holds
@@ -47,7 +47,8 @@ def expression_matrix(file: CellFile, values: ValuesWord, cells: Rows | None = N
     """
     present = file.sources()
     if not present:
-        none = f"none of {', '.join(file.others(None))} holds counts or log-normalised values; put counts into X"
+        every = ", ".join(map(_called, file.others(None)))
+        none = f"none of {every} holds counts or log-normalised values; put counts into X"
         raise UserError(f"{file.path}: there is no X and no layers['counts']; {_proposed(file, None) or none}")
     if values != "auto":
         _refuse_impossible(file, present[0], values, cells)
@@ -60,7 +61,7 @@ def expression_matrix(file: CellFile, values: ValuesWord, cells: Rows | None = N
             return name, held
         unclear.append((name, why, sample))
     name, why, sample = unclear[0]
-    _refuse_mixture(file, name, sample, cells)
+    _look_for_mixture(file, name, sample, cells, values)
     done = recognise(sample, _base(file, name))
     but = f", but {done.words}" if done is not None else ""
     raise UserError(
@@ -113,6 +114,29 @@ def notes_on(file: CellFile, name: str, held: Holds, values: ValuesWord, cells: 
     return tuple(told)
 
 
+def refuse_mixed(file: CellFile, name: str, kinds: CellKinds, values: ValuesWord) -> None:
+    """Refuse a matrix of counts in some cells and log-normalised values in others.
+
+    Parameters
+    ----------
+    kinds
+        What has seen all cells in use.
+    values
+        The user's word.
+
+    Raises
+    ------
+    UserError
+        With the number of cells, where they are, and another matrix that would do or the line that leaves them out.
+    """
+    odd = kinds.odd()
+    if odd is None:
+        return
+    told, kept = kinds.told(odd, file.obs)
+    remedy = _proposed(file, name, values) or without(file, name, kept)
+    raise UserError(f"{file.path}: {name} {told}; {remedy}")
+
+
 def _refuse_impossible(file: CellFile, name: str, said: Holds, cells: Rows | None) -> None:
     """Refuse a word on a matrix that its values contradict."""
     sample = _looked_at(file, name, cells)
@@ -121,7 +145,7 @@ def _refuse_impossible(file: CellFile, name: str, said: Holds, cells: Rows | Non
     if held == said or not len(present):
         return
     if held is None:
-        _refuse_mixture(file, name, sample, cells)
+        _look_for_mixture(file, name, sample, cells, said)
     done = recognise(sample, _base(file, name)) if held is None else None
     why = _contradiction(said, present, done)
     if not why:
@@ -148,13 +172,15 @@ def _contradiction(said: Holds, present: Matrix, done: Transformation | None) ->
     return f"holds {done.words}" if done is not None and done.proven else ""
 
 
-def _refuse_mixture(file: CellFile, name: str, sample: Matrix, cells: Rows | None) -> None:
-    """Refuse a matrix of counts in some cells and log-normalised values in others, after a look at all its cells."""
+def _look_for_mixture(file: CellFile, name: str, sample: Matrix, cells: Rows | None, values: ValuesWord) -> None:
+    """Where some cells looked at hold counts and others log-normalised values, look at all, and refuse them."""
     kinds = CellKinds(len(sample), None)
     kinds.add(np.arange(len(sample)), sample)
     if kinds.whole.any() and what_holds(sample[kinds.broken])[0] == "lognorm":
-        for _ in checked_blocks(file, name, None, cells):
+        every = CellKinds(len(file.obs), None)
+        for _ in checked_blocks(file, name, None, cells, every):
             pass
+        refuse_mixed(file, name, every, values)
 
 
 def _remedy(file: CellFile, name: str, sample: Matrix, done: Transformation | None, said: ValuesWord) -> str:
@@ -183,10 +209,16 @@ def _proposed(file: CellFile, name: str | None, said: ValuesWord = "auto") -> st
     found = _that_do(file, name)[:_MOST_PROPOSED]
     if not found:
         return ""
-    told = [f"{word} holds {'counts' if held == 'counts' else 'log-normalised values'}" for word, held in found]
+    told = [
+        f"{_called(word)} holds {'counts' if held == 'counts' else 'log-normalised values'}" for word, held in found
+    ]
     lines = [study_line("layer", word) for word, _ in found]
     more = "" if said == "auto" or all(held == said for _, held in found) else ", and leave data.values out"
     return f"{' and '.join(told)}; to read {'it' if len(found) == 1 else 'one'} {', or '.join(lines)}{more}"
+
+
+def _called(word: str) -> str:
+    return word if word in ("X", "raw") else f"layers[{word.removeprefix('layers/')!r}]"
 
 
 def _that_do(file: CellFile, name: str | None) -> list[tuple[str, Holds]]:
@@ -199,11 +231,13 @@ def _that_do(file: CellFile, name: str | None) -> list[tuple[str, Holds]]:
                 held, _ = matrix_holds(other, source)
                 if held is None:
                     continue
-                for _ in checked_blocks(other, source, held):
+                kinds = CellKinds(len(other.obs), held)
+                for _ in checked_blocks(other, source, held, None, kinds):
                     pass
         except UserError:  # of no use
             continue
-        found.append((word, held))
+        if kinds.odd() is None:
+            found.append((word, held))
     return sorted(found, key=lambda one: one[1] != "counts")
 
 

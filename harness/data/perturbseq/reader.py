@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from harness.data.perturbseq.blocks import Block, Values, dense, row_sums
 from harness.data.perturbseq.cell_file import CellFile, refuse_too_large
+from harness.data.perturbseq.cell_kinds import CellKinds
 from harness.data.perturbseq.checked_blocks import checked_blocks
 from harness.data.perturbseq.grid import counted_in
-from harness.data.perturbseq.matrix_choice import ValuesWord, expression_matrix, notes_on
+from harness.data.perturbseq.matrix_choice import ValuesWord, expression_matrix, notes_on, refuse_mixed
 from harness.data.perturbseq.preprocessing import highly_variable, moments
 from harness.data.perturbseq.values import TARGET_SUM, Holds, Matrix, log_normalise
 from harness.errors import UserError
@@ -71,9 +72,9 @@ class _Prepared:
     held: Holds
     target: float
 
-    def blocks(self, cells: Rows, *, alike: bool = True) -> Iterator[tuple[Rows, Block, Block]]:
+    def blocks(self, cells: Rows, kinds: CellKinds | None = None) -> Iterator[tuple[Rows, Block, Block]]:
         """For each block with some of the cells: positions in ``cells``, values, and log-normalised values."""
-        for to, _, block in checked_blocks(self.file, self.source, self.held, cells, alike=alike):
+        for to, _, block in checked_blocks(self.file, self.source, self.held, cells, kinds):
             yield to, block, log_normalise(block, self.target) if self.held == "counts" else block
 
 
@@ -120,9 +121,11 @@ def read_expression(
     refuse_too_large(file.path, len(cells), len(kept))
     result = np.empty((len(cells), len(kept)), dtype=np.float32)
     library = np.empty(len(cells))
-    for to, raw, logs in matrix.blocks(cells):
+    kinds = CellKinds(len(file.obs), held)
+    for to, raw, logs in matrix.blocks(cells, kinds):
         result[to] = dense(logs if len(kept) == len(file.genes) else logs[:, kept])
         library[to] = _library(raw, held, steps.target_sum)
+    refuse_mixed(file, source, kinds, values)
     return Expression(
         values=result,
         source=source,
@@ -166,7 +169,7 @@ def _kept(
             f"{matrix.file.path}: data.preprocess.highly_variable.genes is {wanted.genes}, but there are only "
             f"{len(genes)} genes; lower it, or leave it out to keep all"
         )
-    of = moments((logs for _, _, logs in matrix.blocks(training, alike=False)), len(genes), wanted.method)
+    of = moments((logs for _, _, logs in matrix.blocks(training)), len(genes), wanted.method)
     chosen = highly_variable(of, wanted.genes, wanted.method)
     number = {name: k for k, name in enumerate(genes)}
     targets = np.array(sorted(number[name] for name in set(perturbed) if name in number), dtype=np.int64)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
-from small_screen import CELLS, GENES, counts, csr, per_cell, run_line, screen
+from small_screen import CELLS, GENES, counts, csr, per_cell, run_line, screen, study_lines
 
 from harness import cli
 from harness.data import load
@@ -106,19 +106,27 @@ def test_cells_of_large_counts_are_told_too(tmp_path, first):
     assert f"X holds in {odd.sum()} of {N} cells whole numbers, as counts are" in refusals(folder / "cells.h5ad")
 
 
-def test_a_layer_of_counts_is_read_in_place_of_a_matrix_that_is_unclear_for_it(tmp_path):
+def test_a_layer_that_holds_the_same_in_all_cells_is_named_in_place_of_leaving_cells_out(tmp_path):
+    path, _ = mixed(tmp_path / "given", third())
+    data = anndata.read_h5ad(path)
+    data.layers["counts"] = csr(SHALLOW)
+    data.write_h5ad(path)
+    said = refusals(path)
+    assert "in obs['batch']; layers['counts'] holds counts; to read it put under data:" in said
+    ((key, value),) = study_lines(said)
+    np.testing.assert_allclose(read(path, **{key: value}).frames.numpy(), np.log1p(per_cell(SHALLOW)), rtol=1e-5)
+
+
+def test_a_matrix_of_two_kinds_is_not_proposed(tmp_path):
     path, _ = mixed(tmp_path / "given", third())
     data = anndata.read_h5ad(path)
     data.layers["umi"] = csr(SHALLOW)
-    data.write_h5ad(path)
-    refusals(path)
-    np.testing.assert_allclose(read(path, layer="umi").frames.numpy(), np.log1p(per_cell(SHALLOW)), rtol=1e-5)
     data.raw = screen(data.X)
     data.X = csr(np.log1p(per_cell(counts())) - 1)
     data.write_h5ad(path)
     said = str(inspect_file(PerturbseqData(path=str(path))).problems)
-    assert "umi holds counts; to read it" in said
-    assert "raw holds" not in said  # raw is of two kinds itself
+    assert "layers['umi'] holds counts; to read it" in said
+    assert "raw holds" not in said
 
 
 def test_a_study_that_reads_none_of_them_is_not_refused(tmp_path):

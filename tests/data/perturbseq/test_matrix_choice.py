@@ -79,7 +79,7 @@ def test_a_layer_that_would_do_is_named_and_one_that_would_not_is_not(tmp_path):
     path = written(tmp_path / "cells.h5ad", standardised(logs()), scaled=counts() - 1.5, umi=counts(), ln=logs())
     said = refusal(path)
     assert "scaled" not in said.split("; ", 1)[1]
-    assert "umi holds counts and ln holds log-normalised values; to read one put" in said
+    assert "layers['umi'] holds counts and layers['ln'] holds log-normalised values; to read one put" in said
     for key, value in study_lines(said):
         np.testing.assert_allclose(read(path, **{key: value}).frames.numpy(), logs(), rtol=1e-5)
 
@@ -172,7 +172,7 @@ def test_without_x_the_layer_counts_is_read(tmp_path):
 
 def test_without_x_a_layer_of_no_use_is_said_to_be(tmp_path):
     said = refusal(written(tmp_path / "cells.h5ad", None, scaled=-logs()))
-    assert said.endswith("none of scaled holds counts or log-normalised values; put counts into X")
+    assert said.endswith("none of layers['scaled'] holds counts or log-normalised values; put counts into X")
 
 
 def test_without_any_matrix_there_is_nothing_to_read(tmp_path):

@@ -229,7 +229,7 @@ def spoil(adata, row, gene, value):
         (
             lambda: cells(lengths(counts()), scaled=counts() - 1.5, whole=counts()),
             {},
-            r"X holds fractions .*; whole holds counts; to read it put under data: in the study file   layer: whole   ",
+            r"X holds fractions .*; layers\['whole'\] holds counts; to read it put .*   layer: whole   ",
         ),
         (
             lambda: cells(log_normalise(counts())),
