@@ -80,6 +80,13 @@ def test_what_is_left_out_is_said_by_inspection_and_when_a_study_reads_the_file(
     assert read(path, **{key: value}).feature_names[-4:] == GUIDES
 
 
+def test_a_note_is_said_once_however_many_trials_of_a_process_read_the_file(tmp_path, caplog):
+    path = with_guides(tmp_path / "cells.h5ad")
+    for seed in range(3):
+        read(path, seed=seed)
+    assert caplog.text.count("features are left out by their kind") == 1
+
+
 def test_kinds_are_chosen_by_name_and_all_takes_every_one(tmp_path):
     path = with_guides(tmp_path / "cells.h5ad")
     guides = read(path, features="crispr guide capture")
