@@ -48,6 +48,7 @@ def _inspect(options: argparse.Namespace) -> int:
         "guides": _guide_rule(options),
         "values": options.values,
         "layer": options.layer,
+        "features": tuple(options.features or ()),
         "gene_names": options.gene_names,
         "where": _where(options.where),
         "strata": options.strata,

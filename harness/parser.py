@@ -194,8 +194,12 @@ def _add_inspect_options(look: argparse.ArgumentParser) -> None:
     look.add_argument("--guide-control", nargs="+", action="extend", metavar="TEMPLATE", help=does)
     does = "what the matrix holds (default: seen from its values)"
     look.add_argument("--values", choices=["auto", "counts", "lognorm"], default="auto", help=does)
-    does = "layer to read (default: X, or the layer counts where X is unclear)"
+    does = "matrix to read: a layer, raw or X (default: X, or the layer counts where X is unclear)"
     look.add_argument("--layer", metavar="NAME", help=does)
+    does = (
+        "kind of features to read, as var['feature_types'] has it, or all; may be repeated (default: gene expression)"
+    )
+    look.add_argument("--features", action="append", metavar="KIND", help=does)
     look.add_argument("--gene-names", metavar="NAME", help="var column of gene names (default: the index of var)")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data_spec import AnyDataSpec, ImageData, PerturbseqData, TemporalCausal3DIdentData
+from harness.errors import UserError
 from harness.split_spec import ReplaySplit
 
 #: Raised by hand when a generator's or reader's output changes for the same fields.
@@ -58,6 +59,7 @@ def fingerprint(spec: AnyDataSpec) -> str:
     if isinstance(spec, PerturbseqData) and spec.path is not None:
         from harness.data.digest import file_digest
 
+        _refuse_folder(Path(spec.path))
         content["file"] = file_digest(Path(spec.path))
         for key in _SIMULATED_ONLY:
             fields.pop(key)
@@ -65,6 +67,14 @@ def fingerprint(spec: AnyDataSpec) -> str:
         content |= _tables_beside(spec, fields)
     text = json.dumps([fields, content], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _refuse_folder(path: Path) -> None:
+    """A store of zarr is a folder, and is to be named for what it is."""
+    if path.is_dir():
+        from harness.data.perturbseq.foreign_formats import name_folder
+
+        raise UserError(name_folder(path))
 
 
 def _tables_beside(spec: PerturbseqData, fields: dict[str, Any]) -> dict[str, Any]:

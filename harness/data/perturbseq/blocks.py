@@ -13,8 +13,10 @@ Values = npt.NDArray[np.float64]
 Block = Any
 
 
-def as_block(part: Any) -> Block:
-    """Values as read from a file, in float32: a dense array, or a CSR array without repeated entries."""
+def as_block(part: Any, columns: npt.NDArray[np.int64] | None = None) -> Block:
+    """Some columns, or all, as read from a file, in float32: a dense array, or a CSR array without repeated entries."""
+    if columns is not None:
+        part = part[:, columns]
     if not sparse.issparse(part):
         return np.asarray(part, dtype=np.float32)
     block = sparse.csr_array(part, dtype=np.float32)
@@ -76,7 +78,29 @@ def empty_rows(block: Block) -> npt.NDArray[np.bool_]:
     """Rows without a value other than zero, (cells,)."""
     if not sparse.issparse(block):
         return ~block.any(axis=1)
+    if block.data.all():
+        return np.diff(block.indptr) == 0
     return np.bincount(rows_of(block)[block.data != 0], minlength=block.shape[0]) == 0
+
+
+def whole_rows(block: Block) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Rows with a value other than zero whose values are all whole numbers, and those with a fraction; (cells,) each.
+
+    A row that begins with a fraction is not looked at further, which spares nearly all of a block of logarithms.
+    """
+    if not sparse.issparse(block):
+        broken = (block != np.rint(block)).any(axis=1)
+        return ~broken & block.any(axis=1), broken
+    broken = np.zeros(block.shape[0], dtype=bool)
+    filled = np.diff(block.indptr) > 0
+    begin = block.data[block.indptr[:-1][filled]]
+    broken[filled] = begin != np.rint(begin)
+    open_ = np.flatnonzero(filled & ~broken)
+    rest = block if len(open_) == block.shape[0] else block[open_]
+    fractions = rest.data != np.rint(rest.data)
+    if fractions.any():
+        broken[open_[np.unique(rows_of(rest)[fractions])]] = True
+    return ~broken & ~empty_rows(block), broken
 
 
 def rows_of(block: Block) -> npt.NDArray[np.int64]:

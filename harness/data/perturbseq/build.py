@@ -16,7 +16,7 @@ from harness.data.later import hold_out_later
 from harness.data.perturbseq.gene_vectors import GeneVectors, loadings, read_vectors
 from harness.data.perturbseq.labels import CONTROL, Labels, members_of, read_labels
 from harness.data.perturbseq.layout import Layout, lay_out
-from harness.data.perturbseq.reader import CellFile, Expression, doubt, read_expression
+from harness.data.perturbseq.reader import CellFile, Expression, read_expression
 from harness.data.perturbseq.replay import kept_split
 from harness.data.perturbseq.simulator import design_of, simulate
 from harness.data.perturbseq.splits import Assignment
@@ -53,7 +53,7 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
         If the file cannot be used; see the reader, the labels and the splits.
     """
     assert isinstance(spec.seed, int), "the plan resolves data.seed: per_trial"
-    with CellFile(_path(spec, fingerprint, cache_dir), spec.gene_names) as file:
+    with _opened(spec, _path(spec, fingerprint, cache_dir)) as file:
         where = str(file.path) if spec.path else "simulated counts (sizes: data.cells, data.environments)"
         labels = read_labels(file.obs, where, spec, file.genes)
         given = _given_vectors(spec)
@@ -64,7 +64,6 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
             layout.cells,
             spec.values,
             spec.preprocess,
-            layer=spec.layer,
             training=layout.cells[layout.training],
             perturbed=labels.perturbed,
         )
@@ -108,6 +107,10 @@ def build(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Perturbati
     )
     held_out = spec.process.held_out_steps if spec.path is None else layout.assignment.held_out
     return hold_out_later(data, held_out)
+
+
+def _opened(spec: PerturbseqData, path: Path) -> CellFile:
+    return CellFile(path, spec.gene_names, layer=spec.layer, features=spec.features)
 
 
 def _path(spec: PerturbseqData, fingerprint: str, cache_dir: Path) -> Path:
@@ -202,9 +205,7 @@ def _notes(
     spec: PerturbseqData, file: CellFile, labels: Labels, layout: Layout, expression: Expression
 ) -> tuple[str, ...]:
     """What is to be said of the data wherever their scores stand."""
-    found = list(labels.notes)
-    if improbable := doubt(file, expression.source, spec.values):
-        found.append(improbable)
+    found = [*labels.notes, *expression.notes]
     if spec.path is not None:
         obs = file.obs.iloc[layout.use.rows]
         known = accounted_for(spec, labels.column, layout.times)
@@ -221,6 +222,8 @@ def _sentence(file: CellFile, labels: Labels, layout: Layout, expression: Expres
     left_out = [f"{cells:,} cells {why}" for why, cells in use.left_out.items() if cells]
     if unnamed := int(np.sum(labels.conditions == "")):
         left_out.insert(0, f"{unnamed:,} cells labelled {first([repr(name) for name in labels.left_out], _MOST_NAMED)}")
+    if features := int(file.numbers["features_left_out"]):
+        left_out.append(f"{features:,} features that are no genes")
     if excluded:
         left_out.append(f"{excluded:,} cells of {counted(len(assignment.excluded), 'condition')} that no split can use")
     parts = [

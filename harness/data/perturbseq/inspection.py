@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.data.perturbseq.blocks import empty_rows
-from harness.data.perturbseq.cell_file import CellFile, block_runs, refuse_too_large
+from harness.data.perturbseq.cell_file import CellFile, refuse_too_large
+from harness.data.perturbseq.cell_kinds import CellKinds
 from harness.data.perturbseq.cells_in_use import CellsInUse, cells_in_use
+from harness.data.perturbseq.checked_blocks import checked_blocks
 from harness.data.perturbseq.guides import BARE, as_written, propose
 from harness.data.perturbseq.labels import (
     COLUMNS,
@@ -22,11 +24,10 @@ from harness.data.perturbseq.labels import (
     members_of,
     read_labels,
 )
-from harness.data.perturbseq.reader import ValuesWord, doubt, expression_matrix, matrix_holds
+from harness.data.perturbseq.matrix_choice import ValuesWord, expression_matrix, matrix_holds, notes_on, refuse_mixed
 from harness.data.perturbseq.splits import CONTROL_TEST_SHARE, TEST_SHARE, Assignment, Shares, assign
 from harness.data.perturbseq.time_points import TimePoints, columns_of_times, orders, read_times
 from harness.data.perturbseq.uneven_columns import accounted_for, uneven_columns
-from harness.data.perturbseq.values import check_finite
 from harness.data_spec import PerturbseqData
 from harness.errors import UserError
 from harness.split_spec import LeavePerturbationOut, LeaveTimeOut, RuledSplit, SinglesToDoubles
@@ -89,17 +90,18 @@ def inspect_file(spec: PerturbseqData, progress: Callable[[int, int], None] = la
     Raises
     ------
     UserError
-        If it is no ``.h5ad`` at all, names a gene twice, or lacks a column of var or a layer that was named.
+        If it is no ``.h5ad`` at all, names a gene twice, or lacks a column of var, a kind of features or a layer that
+        was named.
     """
     assert spec.path is not None
     path = Path(spec.path)
-    with CellFile(path, spec.gene_names) as file:
+    with CellFile(path, spec.gene_names, layer=spec.layer, features=spec.features) as file:
         found = [("file", f"{path}: {len(file.obs):,} cells × {len(file.genes):,} genes")]
         problems: list[str] = []
-        notes: list[str] = []
-        for name in file.matrices() if spec.layer is None else (file.layer(spec.layer),):
+        notes = list(file.notes)
+        for name in file.sources():
             found.append((name, _holds(file, name)))
-        _check_values(file, (spec.values, spec.layer), problems, notes, progress)
+        _check_values(file, spec.values, problems, notes, progress)
         labels: Labels | None
         try:
             labels = read_labels(file.obs, str(path), spec, file.genes)
@@ -128,22 +130,21 @@ def _holds(file: CellFile, name: str) -> str:
 
 def _check_values(
     file: CellFile,
-    word: tuple[ValuesWord, str | None],
+    word: ValuesWord,
     problems: list[str],
     notes: list[str],
     progress: Callable[[int, int], None],
 ) -> None:
-    """Read the matrix a study would take, whole: NaN, negative values, cells without a count, too much of it."""
+    """Read the matrix a study would take, whole: NaN, negative values, counts among logs, cells without a count."""
     try:
-        source, _ = expression_matrix(file, *word)
-        if improbable := doubt(file, source, word[0]):
-            notes.append(improbable)
+        source, held = expression_matrix(file, word)
+        notes += notes_on(file, source, held, word)
         empty = 0
-        for start, block in file.blocks(source, block_runs(len(file.obs), len(file.genes))):
-            stop = start + block.shape[0]
-            check_finite(block, file.obs.index[start:stop], file.genes, f"{file.path}: {source}")
+        kinds = CellKinds(len(file.obs), held)
+        for _, rows, block in checked_blocks(file, source, held, None, kinds):
             empty += int(np.sum(empty_rows(block)))
-            progress(stop, len(file.obs))
+            progress(int(rows[-1]) + 1, len(file.obs))
+        refuse_mixed(file, source, kinds, word)
         refuse_too_large(file.path, len(file.obs), len(file.genes))
     except UserError as refusal:
         problems.append(str(refusal))

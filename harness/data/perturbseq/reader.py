@@ -6,36 +6,26 @@ The matrix stays on disk: sparse or dense, it passes through memory in blocks, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.data.perturbseq.blocks import Block, Values, dense, row_sums
-from harness.data.perturbseq.cell_file import CellFile, block_runs, refuse_too_large
+from harness.data.perturbseq.cell_file import CellFile, refuse_too_large
+from harness.data.perturbseq.cell_kinds import CellKinds
+from harness.data.perturbseq.checked_blocks import checked_blocks
+from harness.data.perturbseq.grid import counted_in
+from harness.data.perturbseq.matrix_choice import ValuesWord, expression_matrix, notes_on, refuse_mixed
 from harness.data.perturbseq.preprocessing import highly_variable, moments
-from harness.data.perturbseq.values import (
-    TARGET_SUM,
-    Holds,
-    check_finite,
-    contradiction,
-    counted_in,
-    log_normalise,
-    what_holds,
-)
+from harness.data.perturbseq.values import TARGET_SUM, Holds, Matrix, log_normalise
 from harness.errors import UserError
 from harness.reading_spec import HighlyVariable, Preprocess
 
-__all__ = ["CellFile", "Expression", "doubt", "expression_matrix", "matrix_holds", "read_expression"]
+__all__ = ["CellFile", "Expression", "expression_matrix", "read_expression"]
 
-Matrix = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
-ValuesWord = Literal["auto", "counts", "lognorm"]
-
-#: Cells looked at, in runs spread over the file, to see what the matrix holds.
-_SAMPLE_RUNS, _SAMPLE_RUN = 16, 64
 
 
 @dataclass(frozen=True)
@@ -45,14 +35,15 @@ class Expression:
     Attributes
     ----------
     values : (cells, genes) float32, log(1 + counts per target sum) or what the file holds as such.
-    source : matrix it came from: ``X``, ``layers/counts`` or another layer.
+    source : matrix it came from: ``X``, ``raw``, ``layers/counts`` or another layer.
     held : what that matrix held, ``counts`` or ``lognorm``.
     genes : names of the genes kept, in the file's order.
     library : (cells,) float32, such that counts are expm1(values) · library / 10,000: the total counts of a cell over
         all genes of the file, where values are scaled to 10,000 a cell (else that total times 10,000 / target sum).
         0 for a cell without counts. None where values are log-normalised and what one count gives cannot be told.
     steps : what was done, one step an item.
-    numbers : the same in numbers, to be logged.
+    notes : sentences on what a user should know of the file's matrix, features and names.
+    numbers : all of these in numbers, to be logged.
     """
 
     values: Matrix
@@ -61,6 +52,7 @@ class Expression:
     genes: tuple[str, ...]
     library: npt.NDArray[np.float32] | None
     steps: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     numbers: dict[str, float] = field(default_factory=dict)
 
 
@@ -80,22 +72,10 @@ class _Prepared:
     held: Holds
     target: float
 
-    def blocks(self, cells: Rows) -> Iterator[tuple[Rows, Block, Block]]:
+    def blocks(self, cells: Rows, kinds: CellKinds | None = None) -> Iterator[tuple[Rows, Block, Block]]:
         """For each block with some of the cells: positions in ``cells``, values, and log-normalised values."""
-        position = np.full(len(self.file.obs), -1)
-        position[cells] = np.arange(len(cells))
-        runs = [
-            (start, stop)
-            for start, stop in block_runs(len(self.file.obs), len(self.file.genes))
-            if np.any(position[start:stop] >= 0)
-        ]
-        for start, block in self.file.blocks(self.source, runs):
-            to = position[start : start + block.shape[0]]
-            wanted = to >= 0
-            chosen = block if wanted.all() else block[wanted]
-            names = self.file.obs.index[start : start + block.shape[0]][wanted]
-            check_finite(chosen, names, self.file.genes, f"{self.file.path}: {self.source}")
-            yield to[wanted], chosen, log_normalise(chosen, self.target) if self.held == "counts" else chosen
+        for to, _, block in checked_blocks(self.file, self.source, self.held, cells, kinds):
+            yield to, block, log_normalise(block, self.target) if self.held == "counts" else block
 
 
 def read_expression(
@@ -104,7 +84,6 @@ def read_expression(
     values: ValuesWord,
     preprocess: Preprocess | None = None,
     *,
-    layer: str | None = None,
     training: Rows | None = None,
     perturbed: Iterable[str] = (),
 ) -> Expression:
@@ -117,11 +96,9 @@ def read_expression(
     cells : (k,) rows wanted, in the order wanted.
     values
         The user's word on what the matrix holds, refused where its values contradict it; ``auto``: seen from its
-        values, and ``layers["counts"]`` where X is unclear.
+        values, and ``layers["counts"]`` where X is unclear. Which other matrix to read, the file was told.
     preprocess
         Steps; default: counts are scaled to 10,000 a cell, all genes are kept.
-    layer
-        The user's word on the layer to read.
     training : rows that may decide which genes are kept; needed where some are left out.
     perturbed
         Names of perturbed genes, which are kept always.
@@ -129,11 +106,11 @@ def read_expression(
     Raises
     ------
     UserError
-        If it is unclear what the matrix holds, or not what ``values`` says, it holds NaN, infinite or negative values,
-        the result would not fit into memory, or a step cannot be taken.
+        If it is unclear what the matrix holds, or not what ``values`` says, some cells hold counts and others logs, it
+        holds NaN, infinite or negative values, the result would not fit into memory, or a step cannot be taken.
     """
     steps = preprocess or Preprocess()
-    source, held = expression_matrix(file, values, layer)
+    source, held = expression_matrix(file, values, cells)
     if held == "lognorm" and steps.target_sum != TARGET_SUM:
         raise UserError(
             f"{file.path}: {source} is log-normalised already, so that data.preprocess.target_sum cannot be "
@@ -144,9 +121,11 @@ def read_expression(
     refuse_too_large(file.path, len(cells), len(kept))
     result = np.empty((len(cells), len(kept)), dtype=np.float32)
     library = np.empty(len(cells))
-    for to, raw, logs in matrix.blocks(cells):
+    kinds = CellKinds(len(file.obs), held)
+    for to, raw, logs in matrix.blocks(cells, kinds):
         result[to] = dense(logs if len(kept) == len(file.genes) else logs[:, kept])
         library[to] = _library(raw, held, steps.target_sum)
+    refuse_mixed(file, source, kinds, values)
     return Expression(
         values=result,
         source=source,
@@ -154,7 +133,8 @@ def read_expression(
         genes=tuple(file.genes[k] for k in kept),
         library=None if np.isnan(library).any() else library.astype(np.float32),
         steps=(*_normalised(matrix), said),
-        numbers=numbers,
+        notes=(*file.notes, *notes_on(file, source, held, values, cells)),
+        numbers=file.numbers | numbers,
     )
 
 
@@ -205,73 +185,3 @@ def _kept(
         "genes_kept_as_perturbed": float(besides),
     }
     return kept, words, numbers
-
-
-def expression_matrix(file: CellFile, values: ValuesWord, layer: str | None = None) -> tuple[str, Holds]:
-    """The matrix to read, ``X`` or a layer, and what it holds; see `read_expression`."""
-    present: Sequence[str] = file.matrices() if layer is None else (file.layer(layer),)
-    if values != "auto":
-        _refuse_impossible(file, present[0], values)
-        return present[0], values
-    unclear = ""
-    for name in present:
-        sample = _looked_at(file, name)
-        held, why = what_holds(sample)
-        if held is not None:
-            return name, held
-        unclear = unclear or f"{name} {why}; {_remedy(sample)}"
-    others = ", ".join(name for name in file.layers() if name not in ("counts", layer))
-    raise UserError(
-        f"{file.path}: it is unclear whether the file holds counts or log-normalised values: {unclear}, or put counts "
-        "into layers['counts']" + (f", or name one of the layers {others} in data.layer" if others else "")
-    )
-
-
-def _remedy(sample: Matrix) -> str:
-    """What would do where it is unclear what a matrix holds."""
-    if (sample < 0).any():
-        return "give counts or log-normalised values, not scaled ones"
-    if not sample.any():
-        return "set data.values to counts or lognorm"
-    return "set data.values to lognorm if they are log-normalised all the same"
-
-
-def _refuse_impossible(file: CellFile, name: str, said: Holds) -> None:
-    """Refuse a word on a matrix that its values contradict."""
-    sample = _looked_at(file, name)
-    why = contradiction(said, sample)
-    if not why:
-        return
-    if what_holds(sample)[0] is not None:
-        remedy = "leave data.values out"
-    else:
-        remedy = "round them if they are estimated counts, or set data.values to lognorm if they are log-normalised"
-    raise UserError(f"{file.path}: data.values is {said}, but {name} {why}; {remedy}")
-
-
-def doubt(file: CellFile, name: str, values: ValuesWord) -> str:
-    """What makes the user's word on a matrix improbable, with its remedy; empty where nothing does."""
-    if values != "lognorm" or matrix_holds(file, name)[0] != "counts":
-        return ""
-    return (
-        f"data.values is lognorm, but all values of {name} are whole numbers, as counts are; "
-        "leave data.values out if they are counts, or models take counts for their logarithms"
-    )
-
-
-def matrix_holds(file: CellFile, name: str) -> tuple[Holds | None, str]:
-    """What a matrix of the file holds, by some of its cells; see `what_holds`."""
-    return what_holds(_looked_at(file, name))
-
-
-def _looked_at(file: CellFile, name: str) -> Matrix:
-    """Some cells of a matrix."""
-    return np.concatenate([dense(block) for _, block in file.blocks(name, _sample(len(file.obs)))])
-
-
-def _sample(cells: int) -> list[tuple[int, int]]:
-    """Short runs of neighbouring cells, spread over the file."""
-    if cells <= _SAMPLE_RUNS * _SAMPLE_RUN:
-        return [(0, cells)]
-    starts = np.linspace(0, cells - _SAMPLE_RUN, _SAMPLE_RUNS).astype(int)
-    return [(int(start), int(start) + _SAMPLE_RUN) for start in starts]

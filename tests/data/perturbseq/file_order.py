@@ -11,7 +11,9 @@ from harness.data.perturbseq.replay import cell_names
 
 def as_filed(data, path):
     """The same data with its frames in the order of the file they were read from."""
-    names = cell_names(anndata.read_h5ad(path, backed="r").obs.index)
+    filed = anndata.read_h5ad(path, backed="r")
+    names = cell_names(filed.obs.index)
+    filed.file.close()
     used = {name for own in data.split_record["cells"].values() for cells in own.values() for name in cells}
     names = names[[name in used for name in names]]
     order = torch.from_numpy(in_order_of_names(names))

@@ -203,6 +203,11 @@ def test_other_transformations_are_unclear(change, why):
 # -------------------------------------------------------------------------------------------- refusals
 
 
+def lengths(raw):
+    """Logs of counts divided by a length of each gene, which no unit divides."""
+    return np.log1p(raw / np.linspace(0.7, 3.1, GENES, dtype=np.float32) ** 1.5)
+
+
 def spoil(adata, row, gene, value):
     adata.X[row, gene] = value
     return adata
@@ -219,12 +224,12 @@ def spoil(adata, row, gene, value):
             {},
             "unclear .* X holds negative values .*; give counts or log-normalised values, not scaled ones, or put ",
         ),
-        (lambda: cells(np.sqrt(counts())), {}, "unclear .* set data.values to lognorm if they are log-normalised all"),
+        (lambda: cells(lengths(counts())), {}, "unclear .* set data.values to lognorm if they are log-normalised all"),
         (lambda: cells(0 * counts()), {}, "unclear .* only zeros .* set data.values to counts or lognorm, or put"),
         (
-            lambda: cells(np.sqrt(counts()), scaled=counts() - 1.5),
+            lambda: cells(lengths(counts()), scaled=counts() - 1.5, whole=counts()),
             {},
-            r"or put counts into layers\['counts'\], or name one of the layers scaled in data.layer",
+            r"X holds fractions .*; layers\['whole'\] holds counts; to read it put .*   layer: whole   ",
         ),
         (
             lambda: cells(log_normalise(counts())),
@@ -232,9 +237,9 @@ def spoil(adata, row, gene, value):
             r"data.values is counts, but X holds fractions such as \d+\.\d+, and counts are whole; leave data.val",
         ),
         (
-            lambda: cells(np.sqrt(counts())),
+            lambda: cells(lengths(counts())),
             {"values": "counts"},
-            "data.values is counts, but X holds fractions .*; round them if they are estimated counts, or set data.val",
+            "but X holds fractions .*; if they are estimated counts, make .*; if they are log-normalised, set data",
         ),
         (
             lambda: cells(20 * counts()),
@@ -283,7 +288,7 @@ def test_files_that_are_no_h5ad_are_refused(tmp_path):
     other = tmp_path / "other.h5ad"
     with h5py.File(other, "w") as file:
         file["weights"] = np.zeros(3)
-    with pytest.raises(UserError, match="without obs and var and X"):
+    with pytest.raises(UserError, match="without obs and var, so no"):
         read(str(other), tmp_path)
 
 
@@ -328,5 +333,11 @@ def test_tables_of_old_files_are_read(tmp_path):
         group.attrs["h5sparse_format"], group.attrs["h5sparse_shape"] = "csr", raw.shape
         for name in ("data", "indices", "indptr"):
             group[name] = getattr(raw, name)
+        file["raw.X"] = np.hstack([raw.toarray(), raw.toarray()])
+        file["raw.var"] = np.array([(f"r{k}".encode(),) for k in range(2 * GENES)], dtype=[("index", "S8")])
     data = read(path, tmp_path)
     assert data.conditions == ("control", "KLF1", "SET", "KLF1+SET")
+    assert data.feature_names == tuple(f"g{k}" for k in range(GENES))
+    own = read(path, tmp_path, layer="raw")
+    assert own.feature_names == tuple(f"r{k}" for k in range(2 * GENES))
+    np.testing.assert_array_equal(own.library.numpy(), 2 * data.library.numpy())

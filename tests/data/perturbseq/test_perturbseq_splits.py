@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.data.partners import draw_controls
@@ -34,7 +34,7 @@ def screens(draw):
     return spread(counts, draw(st.integers(0, 99))), draw(st.integers(0, 2**40))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(screens())
 def test_no_cell_of_test_or_ood_is_trained_on_in_any_role(screen):
     conditions, seed = screen
@@ -54,7 +54,7 @@ def test_no_cell_of_test_or_ood_is_trained_on_in_any_role(screen):
         assert set(drawn[members].tolist()) <= set(splits["test" if name in assignment.ood else name].tolist()), name
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(screens())
 def test_every_cell_is_in_a_split_or_its_condition_is_excluded_by_name(screen):
     conditions, seed = screen
