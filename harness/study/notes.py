@@ -143,8 +143,9 @@ def _mark_notes(made: Sequence[Table], records: Records) -> list[str]:
         )
     if any(row.labels[0] == FLOOR for table in made for row in table.rows):
         lines.append(
-            f"{FLOOR}: one half of the measured cells predicts the other, about what a perfect model scores; in "
-            "relative RMSE, cell against cell, a prediction with too little variance scores better than that."
+            f"{FLOOR}: one half of the measured cells predicts the other. Both halves are noisy, so that a model may "
+            "score better: where halves agree with Pearson Δ r, the true means reach about √(2r / (1 + r)), and a row "
+            "clearly above that is warned of. In relative RMSE, cell against cell, too little variance scores better."
         )
     if WARNED in marks:
         lines.append(f"{WARNED} The evaluation left a warning, below.")
