@@ -201,7 +201,9 @@ class _Reading:
             else:
                 cut.append(text)
         found = self._cut(cut, pair_mark)
-        return replace(found, parts={**whole, **found.parts})
+        self.left_out |= dict.fromkeys(found.crowded, _too_many("more than two"))
+        whole |= {text: parts for text, parts in found.parts.items() if text not in self.left_out}
+        return replace(found, parts=whole)
 
     def _cut(self, labels: list[str], pair_mark: str) -> Cuts:
         guides, where = self._guides, self._column.where
@@ -309,7 +311,7 @@ def _notes(
     )
 
 
-def _too_many(members: int) -> str:
+def _too_many(members: int | str) -> str:
     return f"it names {members} perturbations together, and only pairs are predicted"
 
 
