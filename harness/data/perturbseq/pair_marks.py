@@ -178,10 +178,11 @@ class _Marked:
 
     def crowded(self) -> Parts:
         """Labels that hold the mark too often for a pair, and are not proven to be made of known names."""
+        left = {label: cut for label, cut in self._cuts.items() if cut.is_long and label not in self.proven}
         return tuple(
             label
-            for label, cut in self._cuts.items()
-            if cut.is_long and label not in self.proven and not self._known.is_one(label)
+            for label, cut in left.items()
+            if not self._known.is_one(label) and (self.mark == UNDERSCORE or all(map(looks_like_name, cut.tokens)))
         )
 
     def all_parts(self) -> dict[str, Parts]:
