@@ -25,7 +25,8 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), Field(strict=F
 class GuideRule(Part):
     """How the gene is read from labels that name guides, such as ``LCK_1``, ``LCK_2`` and ``NTg4``.
 
-    Guides of one gene are merged into it, non-targeting guides into control. Labels are compared with templates:
+    Guides of one gene are merged into it, non-targeting guides into control. Labels, and each member of a pair
+    (``LCK_1|CD3E_2``), are compared with templates:
     ``{gene}`` is the gene's name (as much of the label as fits), ``{guide}`` a number, with letters before it or not
     (``2``, ``g2``, ``sg12``), ``*`` any text, and everything else stands for itself.
     """

@@ -201,7 +201,9 @@ class _Reading:
             else:
                 cut.append(text)
         found = self._cut(cut, pair_mark)
-        return replace(found, parts={**whole, **found.parts})
+        self.left_out |= dict.fromkeys(found.crowded, _too_many("more than two"))
+        whole |= {text: parts for text, parts in found.parts.items() if text not in self.left_out}
+        return replace(found, parts=whole)
 
     def _cut(self, labels: list[str], pair_mark: str) -> Cuts:
         guides, where = self._guides, self._column.where
@@ -228,7 +230,7 @@ class _Reading:
 
     def genes_of(self, parts: Iterable[str]) -> dict[str, str]:
         """The gene of each name that is a guide's; `CONTROL` of a guide of control."""
-        names = set(parts)
+        names = {part for part in parts if not self.controls.names_nothing(part)}
         if self._guides is not None:
             return self._guides.genes((name for name in names if not self.controls(name)), self._column.where)
         found = numbered_guides(names, self._genes, self.controls)
@@ -259,7 +261,9 @@ class _Reading:
         """Whether a label of control is one that neither the user, who names others, nor the rule means."""
         if not self.controls.named or text in self._named:
             return False
-        return not any(part in self.controls.named or gene_of.get(part) == CONTROL for part in parts)
+        by_rule = any(gene_of.get(part) == CONTROL for part in parts) and not self.by_number
+        stems = {part.rpartition("_")[0] for part in parts if part in gene_of}
+        return not by_rule and not stems.union(parts).intersection(self.controls.named)
 
 
 def _labels(column: _Column, reading: _Reading, cuts: Cuts, spec: PerturbseqData) -> Labels:
@@ -309,7 +313,7 @@ def _notes(
     )
 
 
-def _too_many(members: int) -> str:
+def _too_many(members: int | str) -> str:
     return f"it names {members} perturbations together, and only pairs are predicted"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 CONTROL = "control"
 #: Each kind of control, and its words in small letters without marks; the first kind is control wherever it occurs.
@@ -34,8 +35,12 @@ _NO_GUIDE = frozenset(
         *("n.a.", "noguide", "noguides", "nosgrna", "nogrna", "nocall", "nohit"),
     }
 )
+#: Letters of the longest word; a label may join dozens of names, and there may be many such labels.
+_LONGEST = 60
 #: Letters of the shortest word that may be written with marks in it.
 _LEAST_JOINED = 4
+#: Names whose reading is kept: labels of many members repeat the same ones.
+_REMEMBERED = 50_000
 #: A mark that stands for nothing.
 _BLANKS = re.compile(r"[^\w]*")
 
@@ -54,8 +59,11 @@ class ControlWord:
     mark: str | None = None
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def control_word(name: str) -> ControlWord | None:
     """The kind of control that a name is a word for, as ``Non-targeting``, ``NT`` or ``NegCtrl0``; else None."""
+    if len(name) > _LONGEST:
+        return None
     if kind := _KIND_OF.get(_bare(name)):
         return ControlWord(kind)
     found = _NUMBERED.fullmatch(name.strip())
@@ -68,9 +76,10 @@ def is_control_word(name: str) -> bool:
     return _KIND_OF.get(_bare(name)) == CONTROL
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def names_no_guide(name: str) -> bool:
     """Whether a label says that the guide of a cell is not known, or that it has none."""
-    return bool(_BLANKS.fullmatch(name)) or _bare(name) in _NO_GUIDE
+    return bool(_BLANKS.fullmatch(name)) or (len(name) <= _LONGEST and _bare(name) in _NO_GUIDE)
 
 
 def _bare(name: str) -> str:

@@ -118,10 +118,14 @@ def choose_controls(
 
 def _kind_of_all(label: str, look: Controls, guides: Guides | None) -> str | None:
     """The one kind of control that all parts of a label mean; None where a part means none."""
+
+    def kind_of(part: str) -> str | None:
+        text = part.strip()
+        return CONTROL if guides and guides.is_control(text) else look.kind(text)
+
     for parts in ([label], *(label.split(mark) for mark in MARKS if mark in label)):
-        texts = [part.strip() for part in parts]
-        kinds = {CONTROL if guides and guides.is_control(text) else look.kind(text) for text in texts}
-        if len(kinds) == 1 and (kind := kinds.pop()) is not None:
+        kind = kind_of(parts[0])
+        if kind is not None and all(kind_of(part) == kind for part in parts[1:]):
             return kind
     return None
 

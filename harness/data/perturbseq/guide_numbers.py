@@ -6,7 +6,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Set
 
-_NUMBERED = re.compile(r"(?P<gene>.*[^\W_].*)_(?P<number>\d+)")
 #: Largest step from one number of a gene's guides to the next; doses are further apart.
 _LARGEST_STEP = 3
 
@@ -26,15 +25,18 @@ def numbered_guides(names: Iterable[str], genes: Set[str], is_control: Callable[
     is_control
         Whether a name means control.
     """
-    found = {name: match for name in names if name not in genes and (match := _NUMBERED.fullmatch(name))}
+    found: dict[str, str] = {}
     numbers: defaultdict[str, list[int]] = defaultdict(list)
-    for match in found.values():
-        numbers[match["gene"]].append(int(match["number"]))
+    for name in names:
+        gene, _, number = name.rpartition("_")
+        if name not in genes and re.search(r"[^\W_]", gene) and re.fullmatch(r"\d+", number):
+            found[name] = gene
+            numbers[gene].append(int(number))
     sure = {gene for gene in numbers if gene in genes or is_control(gene)}
     others = {gene: sorted(each) for gene, each in numbers.items() if gene not in sure}
     several = any(len(each) > 1 for each in others.values())
     taken = sure | set(others) if several and all(map(_run, others.values())) else sure
-    return {name: match["gene"] for name, match in found.items() if match["gene"] in taken}
+    return {name: gene for name, gene in found.items() if gene in taken}
 
 
 def _run(numbers: list[int]) -> bool:

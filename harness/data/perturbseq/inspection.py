@@ -50,6 +50,8 @@ _WHY = {
 _SYMBOLS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "gene_short_name", "symbol", "feature_name")
 #: Conditions and values that are named; the rest is counted.
 _MOST_NAMED = 6
+#: Labels that are looked at for guides.
+_MOST_LABELS = 20_000
 #: Letters of a label that are shown.
 _LONGEST_LABEL = 60
 
@@ -338,7 +340,7 @@ def _propose_guides(file: CellFile, spec: PerturbseqData, labels: Labels | None,
     if name is None or (labels is not None and labels.guides):
         return
     found = [label for label in file.obs[name].unique() if isinstance(label, str)]
-    rule = propose(found, frozenset(file.genes))
+    rule = propose(found[:_MOST_LABELS], frozenset(file.genes))
     if rule is None or (labels is not None and rule.pattern == BARE):  # a second kind of control is told already
         return
     try:

@@ -22,8 +22,8 @@ MARKS = ("||", "|", ";", "&", "+", ",", "/", ":", "_")
 UNDERSCORE = "_"
 #: The mark that needs no evidence but names on both sides.
 _USUAL = "+"
-#: Most parts of a name that holds the mark itself.
-_LONGEST = 6
+#: Most tokens of a name that holds the mark itself; a word for control such as non_targeting has two.
+_LONGEST, _LEAST_TOKENS = 6, 2
 _MOST_NAMED = 3
 
 Parts = tuple[str, ...]
@@ -63,12 +63,14 @@ class Cuts:
     parts : names of each label, one or more.
     whole : labels that may be pairs with some mark, but are read as one name, and that mark.
     assumed : labels that are read as pairs by their looks alone.
+    crowded : labels with so many marks that they name more than two, whatever these are; each is its own part.
     """
 
     mark: str | None
     parts: dict[str, Parts]
     whole: Mapping[str, str] = field(default_factory=dict)
     assumed: Parts = ()
+    crowded: Parts = ()
 
 
 def cut_labels(labels: Iterable[str], known: Known, where: str) -> Cuts:
@@ -94,14 +96,14 @@ def cut_labels(labels: Iterable[str], known: Known, where: str) -> Cuts:
     if best is None or not best.proven:
         usual = next((marked for marked in found if marked.mark == _USUAL), None)
         if usual is not None and (assumed := usual.like_pairs()):
-            return Cuts(_USUAL, usual.all_parts(), assumed=tuple(sorted(assumed)))
+            return Cuts(_USUAL, usual.all_parts(), assumed=tuple(sorted(assumed)), crowded=usual.crowded())
         for marked in found:
             marked.refuse_unclear()
         doubtful = {label: marked.mark for marked in reversed(found) for label in marked.like_pairs()}
         return Cuts(None, {label: (label,) for label in named}, doubtful)
     parts = best.all_parts()
     elsewhere = {label: marked.mark for marked in found for label in marked.proven if len(parts[label]) == 1}
-    return Cuts(best.mark, parts, elsewhere)
+    return Cuts(best.mark, parts, elsewhere, crowded=best.crowded())
 
 
 class _Marked:
@@ -122,8 +124,11 @@ class _Marked:
         self._where = where
         self._cuts = {label: Cutting(label, mark, known.is_control) for label in labels if mark in label}
         self._alone = {label for label in labels if label not in self._cuts}
-        self._alone |= {cut.text for label, cut in self._cuts.items() if known.is_one(label) or not cut.clean}
+        short = {label: cut for label, cut in self._cuts.items() if not cut.is_long}
+        self._alone |= {cut.text for label, cut in short.items() if known.is_one(label) or not cut.clean}
         self._gain_beside_control()
+        most = max((name.count(mark) + 1 for name in (*self._alone, *short)), default=1)
+        self._longest = _LONGEST if known.in_rule(mark) else min(_LONGEST, max(_LEAST_TOKENS, most))
         for label in sorted(self._cuts, key=lambda label: len(self._cuts[label].tokens)):
             self._prove(label)
         self._halves = {part for parts in self.proven.values() for part in parts}
@@ -140,7 +145,7 @@ class _Marked:
 
     def _is_name(self, name: str) -> bool:
         known = self._known
-        return name in self._alone or known.is_control(name) or name in known.genes or self._is_guide_for_sure(name)
+        return name in self._alone or name in known.genes or known.is_control(name) or self._is_guide_for_sure(name)
 
     def _is_guide_for_sure(self, name: str) -> bool:
         return not self._known.in_rule(self.mark) and self.mark not in name and self._known.is_guide(name)
@@ -156,10 +161,10 @@ class _Marked:
         if len(pairs) > 1:
             self._refusals.append(self._two_readings(label, pairs))
             return
-        found = pairs[0] if pairs else () if known.is_one(label) else cut.segments(self._is_name)
+        found = pairs[0] if pairs else () if known.is_one(label) else cut.segments(self._is_name, self._longest)
         if found:
             self.proven[label] = found
-        elif self.mark == UNDERSCORE:
+        elif self.mark == UNDERSCORE and not cut.is_long:
             self._alone.add(label)
 
     def _by_rule(self, label: str, stated: bool) -> list[Parts]:
@@ -170,6 +175,15 @@ class _Marked:
         pairs = self._cuts[label].pairs_of(lambda name: self._is_name(name) or known.is_guide(name))
         alone = [("one guide",)] if pairs and known.is_guide(label) and not stated else []
         return [*alone, *pairs]
+
+    def crowded(self) -> Parts:
+        """Labels that hold the mark too often for a pair, and are not proven to be made of known names."""
+        left = {label: cut for label, cut in self._cuts.items() if cut.is_long and label not in self.proven}
+        return tuple(
+            label
+            for label, cut in left.items()
+            if not self._known.is_one(label) and (self.mark == UNDERSCORE or all(map(looks_like_name, cut.tokens)))
+        )
 
     def all_parts(self) -> dict[str, Parts]:
         """Names of every label, once the mark is known to join pairs."""
@@ -186,7 +200,7 @@ class _Marked:
                 return (cut.text,)
             if len(cut.clean) > 1:
                 raise UserError(self._either(label))
-        else:
+        elif not cut.is_long:
             if "" in (cut.tokens[0], cut.tokens[-1]):
                 raise UserError(_empty(label, self._where))
             if len(cut.halves) == len(cut.tokens) - 1 and all(map(looks_like_name, cut.tokens)):
@@ -232,7 +246,9 @@ class Cutting:
     ----------
     tokens : what stands between marks.
     text : the label without blanks around marks.
-    halves : the two parts of each cut that leaves no bare number; a number belongs to what is before it.
+    is_long : whether there are more of them than in two names.
+    halves : the two parts of each cut that leaves no bare number; a number belongs to what is before it. None of a long
+        label, of which there may be many, and whose halves would fill memory.
     clean : those of which both look like names.
     """
 
@@ -240,7 +256,9 @@ class Cutting:
         self._mark = mark
         self.tokens = tuple(part.strip() for part in label.split(mark))
         self.text = mark.join(self.tokens)
-        self.halves = [pair for pair in self._two() if all(half or is_control(half) for half in pair)]
+        self.is_long = len(self.tokens) > 2 * _LONGEST
+        two = () if self.is_long else self._two()
+        self.halves = [pair for pair in two if all(half or is_control(half) for half in pair)]
         self.clean = [pair for pair in self.halves if all(map(looks_like_name, pair))]
 
     def _two(self) -> Iterable[tuple[str, str]]:
@@ -256,15 +274,17 @@ class Cutting:
         """Cuts into two names, each looked up."""
         return [pair for pair in self.halves if all(map(is_name, pair))]
 
-    def segments(self, is_name: Callable[[str], bool]) -> Parts:
+    def segments(self, is_name: Callable[[str], bool], longest: int) -> Parts:
         """Three names or more that the label is made of, each as long as may be; none where there are no such.
+
+        No name has more tokens than the longest.
 
         Names are looked up from the left, so that the time grows with the length of the label alone.
         """
         found: list[str] = []
         start = 0
         while start < len(self.tokens):
-            ends = range(min(len(self.tokens), start + _LONGEST), start, -1)
+            ends = range(min(len(self.tokens), start + longest), start, -1)
             names = ((end, self._mark.join(self.tokens[start:end])) for end in ends)
             end, name = next(((end, name) for end, name in names if name and is_name(name)), (0, ""))
             if not end:

@@ -193,6 +193,19 @@ def test_labels_of_many_members_are_left_out_at_once(size, stated):
     assert found.left_out[many].reason == f"it names {size} perturbations together, and only pairs are predicted"
 
 
+def test_thousands_of_labels_of_many_unknown_members_fill_no_memory():
+    random = np.random.default_rng(0)
+    many = ["_".join(f"e{k}_top" for k in random.choice(9000, 200, replace=False)) for _ in range(2000)]
+    counts = {"control": 12, "KLF1": 6, "SET": 6, "KLF1_SET": 5, **dict.fromkeys(many, 1)}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = read(counts)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kilobytes
+    assert sizes(found) == {"control": 12, "KLF1": 6, "SET": 6, "KLF1+SET": 5, "": 2000}
+    assert (
+        found.left_out[many[0]].reason == "it names more than two perturbations together, and only pairs are predicted"
+    )
+
+
 # ------------------------------------------------------------------------------------- kinds of control: case24
 
 

@@ -23,6 +23,19 @@ def test_a_usual_word_that_the_user_does_not_name_is_left_out_with_the_line_that
     assert sizes(read(counts, **applied(note))) == {"control": 8, "ELK1": 4}
 
 
+def test_numbered_words_for_control_are_left_out_with_the_word_and_taken_with_it():
+    counts = {"NT_1": 3, "NT_2": 3, "control_1": 5, "ELK1": 4}
+    assert sizes(read(counts, control="NT")) == {"control": 6, "": 5, "ELK1": 4}
+    assert sizes(read(counts, control=["NT", "control"])) == {"control": 11, "ELK1": 4}
+    assert sizes(read(counts, control="control_1")) == {"control": 5, "NT": 6, "ELK1": 4}
+
+
+def test_a_rule_need_not_fit_a_word_for_no_guide():
+    rule = {"pattern": "{gene}_{guide}", "control": "NTg{guide}"}
+    found = read({"NTg1": 3, "LCK_1": 2, "CD3E_1": 2, "LCK_1|none": 1, "LCK_1|CD3E_1": 1, "nan": 4}, guides=rule)
+    assert sizes(found) == {"control": 3, "LCK": 2, "CD3E": 2, "": 5, "CD3E+LCK": 1}
+
+
 def test_a_label_of_control_that_no_cell_has_is_said():
     (note,) = read({"NT": 3, "KLF1": 4}, control=["NT", "AVVS1"]).notes
     assert note.startswith("data.control names 'AVVS1', which no cell is labelled")

@@ -110,6 +110,14 @@ def test_a_dose_a_time_or_a_number_is_no_gene(label):
     assert conditions(["control", "KLF1", "SET", "KLF1_SET", label])[-1] == label
 
 
+def test_a_name_of_many_marks_is_left_out_only_where_they_join_names():
+    iupac = "-".join(["(1R,2S,3R,4R,5S,6R,7S,8R,9S,10R,11S,12R,13S,14R)", "drug"])
+    many = ",".join(f"KLF{k}" for k in range(20))
+    found = read(dict.fromkeys(["control", "A", "B", "A,B", iupac, many], 1))
+    assert found.conditions.tolist() == ["control", "A", "B", "A+B", iupac, ""]
+    assert list(found.left_out) == [many]
+
+
 # ----------------------------------------------------------------------------- labels that may mean either
 
 
